@@ -1,0 +1,199 @@
+"""Changes of basis that keep the function: the constructions behind the theorems of the book.
+
+Each takes a layer and gives a layer of the same kind with other weights. They use only ``@`` and ``inverse``, so the
+very
+functions below run on a user's float matrices, on exact numbers and on words; the symbolic and formal checks are
+about them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from qkvtheory.attention import Heads
+from qkvtheory.errors import HypothesisError
+from qkvtheory.linalg import agree, check_matrix, complete_basis, concat, identity, inverse, right_inverse
+from qkvtheory.network import Attention, Block, Network
+
+
+def reads(back: Any, *weights: Any) -> tuple[Any, ...]:
+    """The weights that read x @ theta as ``weights`` read x, when theta @ back = I. Claim r-products."""
+    return tuple(back @ weight for weight in weights)
+
+
+def change_basis(attention: Attention, theta: Any, phi: Any = None) -> Attention:
+    """The sublayer that reads x @ theta (and memory @ phi) where ``attention`` read x (and memory).
+
+    The Reparametrization Lemma (arXiv 2510.23912): ``change_basis(a, theta)(x @ theta) == a(x)`` for every core, mask
+    and bias.
+
+    Parameters: ``theta`` d x d invertible; ``phi`` d_z x d_z invertible, for cross-attention (claim cross-attention-
+    two-gauges).
+    Returns an Attention with the same W_O and biases. Raises HypothesisError naming the hypothesis that fails.
+
+    >>> import numpy as np
+    >>> from qkvtheory.attention import Heads
+    >>> a = Attention(Heads(1), *np.eye(2)[None].repeat(4, 0))
+    >>> change_basis(a, np.diag([1.0, 2.0])).W_K.tolist()
+    [[1.0, 0.0], [0.0, 0.5]]
+    """
+    check(attention, theta=theta, phi=phi)
+    back = inverse(theta, "theta")
+    back_memory = back if phi is None else inverse(phi, "phi")
+    (W_Q,) = reads(back, attention.W_Q)
+    W_K, W_V = reads(back_memory, attention.W_K, attention.W_V)
+    return replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V)
+
+
+def reparametrize(attention: Attention, which: str = "Q") -> tuple[Any, Attention]:
+    """Make one projection the identity: (theta, new) with new.W_which = I and ``new(x @ theta) == attention(x)``.
+
+    ``which`` is "Q", "K" or "V"; the named matrix must be square and invertible. A wide W_Q (d x p, p > d, of full row
+    rank) is allowed too: its right inverse takes the place of the inverse, and the stream x @ theta becomes p wide
+    (claim wide-query). Under grouped keys (GQA, MQA) only W_Q is square: W_K and W_V are refused (claim gqa-only-q; see
+    ``select_columns``).
+
+    Source: arXiv 2510.23912, Reparametrization Lemma, for square W_K and W_V; Graef, arXiv 2404.12362, for stacks
+    without skips.
+
+    >>> import numpy as np
+    >>> from qkvtheory.attention import Heads
+    >>> rng = np.random.default_rng(0)
+    >>> a = Attention(Heads(2), *rng.normal(size=(4, 4, 4)))
+    >>> theta, new = reparametrize(a, "K")
+    >>> x = rng.normal(size=(3, 4))
+    >>> bool(np.allclose(new(x @ theta), a(x)))
+    True
+    """
+    if which not in ("Q", "K", "V"):
+        raise ValueError(f"which must be 'Q', 'K' or 'V', not {which!r}")
+    check(attention)
+    theta, name = getattr(attention, f"W_{which}"), f"W_{which}"
+    rows, cols = theta.shape
+    if which != "Q" and rows != cols:
+        raise HypothesisError(
+            "square",
+            f"{name} is {rows} x {cols}: under grouped keys only W_Q can become the identity (claim gqa-only-q); "
+            "select_columns does what is possible for W_K and W_V",
+        )
+    back = right_inverse(theta, name) if which == "Q" else inverse(theta, name)
+    W_Q, W_K, W_V = reads(back, attention.W_Q, attention.W_K, attention.W_V)
+    new = replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V)
+    return theta, replace(new, **{name: identity(cols, theta)})  # exact, where back @ theta would be rounded
+
+
+def reparametrize_cross(attention: Attention, which: str = "K") -> tuple[Any, Any, Attention]:
+    """Cross-attention has two bases, so two projections become the identity: W_Q, and W_K or W_V.
+
+    Returns (theta, phi, new) with ``new(x @ theta, memory @ phi) == attention(x, memory)``.
+    """
+    if which not in ("K", "V"):
+        raise ValueError(f"which must be 'K' or 'V', not {which!r}")
+    theta, phi = attention.W_Q, getattr(attention, f"W_{which}")
+    new = change_basis(attention, theta, phi)
+    return theta, phi, replace(new, W_Q=identity(theta.shape[1], theta), **{f"W_{which}": identity(phi.shape[1], phi)})
+
+
+def select_columns(attention: Attention, which: str = "K") -> tuple[Any, Attention]:
+    """Turn the columns of the named projections ("K", "V", "KV", ...) into unit vectors: (theta, new).
+
+    With grouped keys W_K is d x g d_h with g d_h < d, so it cannot become the identity; but with theta = [W_K | U'] it
+    becomes "the first g d_h coordinates" and costs no parameters (claim column-selection). At most d columns in all,
+    and they must be independent. U' is an orthonormal complement for floats, unit vectors for exact numbers.
+    """
+    check(attention)
+    names = [f"W_{letter}" for letter in which]
+    columns = concat([getattr(attention, name) for name in names])
+    theta = complete_basis(columns, " and ".join(names))
+    new = change_basis(attention, theta)
+    one, start = identity(theta.shape[0], theta), 0
+    for name in names:
+        stop = start + getattr(attention, name).shape[1]
+        new = replace(new, **{name: one[:, start:stop]})
+        start = stop
+    return theta, new
+
+
+def merge_single_head(attention: Attention) -> Attention:
+    """One head, no RoPE, no QK-norm, no query or key bias: W_Q and W_V become I without any change of basis.
+
+    W_K becomes W_K W_Q^T and W_O becomes W_V W_O; no matrix need be invertible (claim single-head-merge). The scale of
+    the scores stays that of the old head width.
+    """
+    core = attention.core
+    if isinstance(core, Heads):
+        features = {
+            "one head": core.heads == 1,
+            "no RoPE": core.rotate is None,
+            "no QK-norm": not (core.norm_q or core.norm_k),
+        }
+        for hypothesis, holds in features.items():
+            if not holds:
+                raise HypothesisError(hypothesis, f"{core} cannot be merged into one score matrix")
+        core = replace(core, scale=attention.W_Q.shape[1] ** -0.5 if core.scale is None else core.scale)
+    if any(b is not None for b in (attention.b_Q, attention.b_K, attention.b_V)):
+        raise HypothesisError("no biases", "a bias on queries, keys or values does not merge; fold it first")
+    size = attention.W_Q.shape[0]
+    one = identity(size, attention.W_Q)
+    return replace(
+        attention, core=core, W_Q=one, W_K=attention.W_K @ attention.W_Q.mT, W_V=one, W_O=attention.W_V @ attention.W_O
+    )
+
+
+def rebase(block: Block, enter: Any, leave: Any) -> Block:
+    """The block that reads x @ enter where ``block`` read x, and writes z @ leave where it wrote z.
+
+    The block must have a skip around attention and none around the MLP: the MLP's write is the free place for a new
+    basis
+    (claim where-theta-goes).
+    """
+    if block.mlp_skip or not block.attention_skip:
+        raise HypothesisError(
+            "skip around attention only", "rebase carries one basis in and another out through the MLP"
+        )
+    back = inverse(enter, "enter")
+    (W_up,) = reads(back, block.mlp.W_up)
+    mlp = replace(block.mlp, W_up=W_up, W_down=block.mlp.W_down @ leave, b_down=carried(block.mlp.b_down, leave))
+    inner = change_basis(block.attention, enter)
+    return replace(block, attention=replace(inner, W_O=inner.W_O @ enter, b_O=carried(inner.b_O, enter)), mlp=mlp)
+
+
+def eliminate_queries(network: Network, one: Any = None) -> Network:
+    """All W_Q = I in a network with skips around attention only and no norm: the basis entering each block is its W_Q.
+
+    arXiv 2510.23912, "Attention-Skip-Only Query Weight Elimination". ``one``: the identity basis at the readout.
+    """
+    bases = [block.attention.W_Q for block in network.blocks]
+    leave = [*bases[1:], identity(bases[-1].shape[1], bases[-1]) if one is None else one]
+    blocks = [rebase(block, *pair) for block, pair in zip(network.blocks, zip(bases, leave, strict=True), strict=True)]
+    return replace(
+        network,
+        embedding=network.embedding @ bases[0],
+        blocks=blocks,
+        positions=carried(network.positions, bases[0]),
+    )
+
+
+def carried(row: Any, basis: Any) -> Any:
+    return None if row is None else row @ basis
+
+
+def check(attention: Attention, **bases: Any) -> None:
+    """One kind of number, and shapes that fit, before anything is computed."""
+    weights = {f"W_{name}": getattr(attention, f"W_{name}") for name in "QKVO"}
+    agree(**weights, **bases)
+    for name, weight in weights.items():
+        check_matrix(weight, name)
+    readers = {"theta": ("W_Q",) if bases.get("phi") is not None else ("W_Q", "W_K", "W_V"), "phi": ("W_K", "W_V")}
+    for name, basis in bases.items():
+        for reader in readers[name] if basis is not None else ():
+            if basis.shape[-1] != weights[reader].shape[0]:
+                raise HypothesisError(
+                    "shapes agree",
+                    f"{name} is {show(basis)} but {reader} is {show(weights[reader])}: it reads another stream",
+                )
+
+
+def show(a: Any) -> str:
+    return " x ".join(map(str, a.shape))

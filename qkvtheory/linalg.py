@@ -1,0 +1,225 @@
+"""The one operation that matrices of floats, of exact numbers and of symbols do not already share: the inverse.
+
+Everything else a construction needs is ``@``, ``+`` and ``.mT``.
+
+- floats (NumPy, PyTorch, any array of the array API standard): LAPACK in float64, rounded once to the input's dtype;
+- exact numbers (NumPy arrays of dtype object: fractions, residues modulo a prime): Gauss-Jordan elimination;
+- words (``qkvtheory.words``): a declared letter, or a refusal.
+
+What cannot be inverted is refused with the hypothesis that fails; what nearly cannot is done with a warning.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from qkvtheory.errors import ConditionWarning, HypothesisError
+
+__all__ = ["ConditionWarning", "HypothesisError", "condition", "identity", "inverse", "right_inverse"]
+
+SINGULAR = 1 / np.finfo(np.float64).eps
+
+
+def inverse(a: Any, name: str = "the matrix") -> Any:
+    """The inverse of a square matrix.
+
+    Parameters: ``a``, d x d, floats of any precision, exact numbers (dtype object) or a Word; ``name`` for messages.
+    Raises HypothesisError if ``a`` is not a finite square real matrix, or is singular (for floats: singular to
+    float64).
+    Warns with ConditionWarning when eps(dtype) * cond_1 exceeds the square root of eps: half of the digits are lost.
+    Source: Higham 2002, chapter 14 (error of a computed inverse).
+
+    >>> inverse(np.array([[2.0, 0.0], [0.0, 4.0]])).tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
+    if symbolic(a):
+        return a.inverse()
+    check_matrix(a, name)
+    if a.shape[0] != a.shape[1]:
+        raise HypothesisError(
+            "square",
+            f"{name} is {a.shape[0]} x {a.shape[1]}; only a square matrix has an inverse (wide: see right_inverse)",
+        )
+    if a.dtype == object:
+        return gauss_jordan(a, name)
+    xp = array_namespace(a)
+    wide = xp.astype(a, xp.float64)
+    try:
+        back = xp.linalg.inv(wide)
+    except Exception as error:  # LinAlgError of the namespace at hand
+        raise singular(name, math.inf) from error
+    warn_if_near_singular(a, float(norm1(wide) * norm1(back)), name)
+    return xp.astype(back, a.dtype)
+
+
+def right_inverse(a: Any, name: str = "the matrix") -> Any:
+    """R of shape p x d with a @ R = I, for a of shape d x p and rank d <= p; the inverse when p = d.
+
+    Floats: the Moore-Penrose inverse. Exact numbers: a^T (a a^T)^-1. Words: a letter declared of full row rank.
+    Raises HypothesisError if p < d or the rows are dependent.
+    """
+    if symbolic(a):
+        return a.right_inverse()
+    check_matrix(a, name)
+    rows, cols = a.shape
+    if cols < rows:
+        raise HypothesisError(
+            "full row rank", f"{name} is {rows} x {cols}: narrower than tall, so it has no right inverse"
+        )
+    if rows == cols:
+        return inverse(a, name)
+    if a.dtype == object:
+        return a.mT @ gauss_jordan(a @ a.mT, f"{name} times its transpose")
+    xp = array_namespace(a)
+    wide = xp.astype(a, xp.float64)
+    singular_values = xp.linalg.svdvals(wide)
+    smallest = float(singular_values[-1])
+    warn_if_near_singular(a, float(singular_values[0]) / smallest if smallest > 0 else math.inf, name)
+    return xp.astype(xp.linalg.pinv(wide), a.dtype)
+
+
+def identity(size: Any, like: Any) -> Any:
+    """The identity of the given size, of the same kind (words, exact numbers, dtype, device) as ``like``."""
+    if symbolic(like):
+        return like.identity(size)
+    if like.dtype == object:
+        zero = like.flat[0] * 0
+        eye = np.full((size, size), zero, dtype=object)
+        eye[range(size), range(size)] = zero + 1
+        return eye
+    xp = array_namespace(like)
+    return xp.eye(size, dtype=like.dtype, device=device(like))
+
+
+def condition(a: Any) -> float:
+    """cond_1 = |a|_1 |a^-1|_1 of a square matrix of floats, in float64; infinite if it is singular.
+
+    >>> condition(np.diag([1.0, 1e-3]))
+    1000.0
+    """
+    check_matrix(a, "the matrix")
+    xp = array_namespace(a)
+    wide = xp.astype(a, xp.float64)
+    try:
+        return float(norm1(wide) * norm1(xp.linalg.inv(wide)))
+    except Exception:  # LinAlgError of the namespace at hand
+        return math.inf
+
+
+def symbolic(a: Any) -> bool:
+    """Words, and expressions that only write themselves down, know their own inverses."""
+    return hasattr(a, "right_inverse")
+
+
+def agree(**matrices: Any) -> None:
+    """Refuse matrices of mixed kinds: floats with words, float32 with float64, CPU with GPU, NumPy with PyTorch."""
+    kinds = {name: kind(m) for name, m in matrices.items() if m is not None}
+    if len(set(kinds.values())) > 1:
+        shown = ", ".join(f"{name} is {k}" for name, k in kinds.items())
+        raise HypothesisError("one kind of number", f"all matrices must share library, dtype and device, but {shown}")
+
+
+def kind(a: Any) -> str:
+    if symbolic(a):
+        return "symbolic"
+    place = "" if isinstance(a, np.ndarray) else f" on {device(a)}"
+    return f"{type(a).__module__.split('.')[0]} {a.dtype}{place}"
+
+
+def concat(matrices: list[Any]) -> Any:
+    """Matrices side by side."""
+    if matrices[0].dtype == object:
+        return np.concatenate(matrices, axis=1)
+    return array_namespace(*matrices).concat(matrices, axis=1)
+
+
+def complete_basis(columns: Any, name: str = "the columns") -> Any:
+    """An invertible d x d matrix whose first columns are the given s <= d independent ones (d x s)."""
+    d, s = columns.shape
+    if s > d:
+        raise HypothesisError("independent columns", f"{name}: {s} columns of length {d} cannot be independent")
+    if columns.dtype != object:
+        xp = array_namespace(columns)
+        wide = xp.astype(columns, xp.float64)
+        full = xp.linalg.qr(wide, mode="complete").Q
+        return xp.astype(xp.concat([wide, full[:, s:]], axis=1), columns.dtype)
+    basis, one = columns, identity(d, columns)
+    for i in range(d):
+        extended = np.concatenate([basis, one[:, i : i + 1]], axis=1)
+        if basis.shape[1] < d and rank(extended) == extended.shape[1]:
+            basis = extended
+    if basis.shape[1] < d:
+        raise HypothesisError("independent columns", f"{name} are linearly dependent")
+    return basis
+
+
+def rank(a: np.ndarray) -> int:
+    """The rank of a matrix of exact numbers."""
+    rows, found = a.copy(), 0
+    for column in range(a.shape[1]):
+        pivot = next((r for r in range(found, len(rows)) if rows[r, column] != 0), None)
+        if pivot is None:
+            continue
+        rows[[found, pivot]] = rows[[pivot, found]]
+        for r in range(found + 1, len(rows)):
+            rows[r] = rows[r] - rows[found] * (rows[r, column] / rows[found, column])
+        found += 1
+    return found
+
+
+def check_matrix(a: Any, name: str) -> None:
+    if symbolic(a):
+        return
+    if getattr(a, "ndim", None) != 2:
+        raise HypothesisError("matrix", f"{name} must be a two-dimensional array, not {type(a).__name__}")
+    if a.dtype == object:
+        return
+    xp = array_namespace(a)
+    if not xp.isdtype(a.dtype, "real floating"):
+        raise HypothesisError("real numbers", f"{name} has dtype {a.dtype}; convert it to a floating dtype first")
+    if not bool(xp.all(xp.isfinite(a))):
+        raise HypothesisError("finite", f"{name} contains NaN or infinity")
+
+
+def norm1(a: Any) -> Any:
+    xp = array_namespace(a)
+    return xp.max(xp.sum(xp.abs(a), axis=0))
+
+
+def warn_if_near_singular(a: Any, cond: float, name: str) -> None:
+    if not cond < SINGULAR:
+        raise singular(name, cond)
+    eps = float(array_namespace(a).finfo(a.dtype).eps)
+    if cond > eps**-0.5:
+        warnings.warn(
+            f"{name} is nearly singular: condition number {cond:.1e}; "
+            f"expect a relative error near {eps * cond:.1e} in {a.dtype}",
+            ConditionWarning,
+            stacklevel=4,
+        )
+
+
+def singular(name: str, cond: float) -> HypothesisError:
+    size = "infinite" if math.isinf(cond) or math.isnan(cond) else f"{cond:.1e}"
+    return HypothesisError("invertible", f"{name} is singular to working precision (condition number {size})")
+
+
+def gauss_jordan(a: np.ndarray, name: str = "the matrix") -> np.ndarray:
+    """The inverse over any field, by elimination: entries need +, -, *, / and comparison with 0."""
+    size = len(a)
+    rows = np.concatenate([a, identity(size, a)], axis=1)
+    for i in range(size):
+        pivot = next((r for r in range(i, size) if rows[r, i] != 0), None)
+        if pivot is None:
+            raise HypothesisError("invertible", f"{name} is singular")
+        rows[[i, pivot]] = rows[[pivot, i]]
+        rows[i] = rows[i] / rows[i, i]
+        for r in range(size):
+            if r != i and rows[r, i] != 0:
+                rows[r] = rows[r] - rows[i] * rows[r, i]
+    return rows[:, size:]
