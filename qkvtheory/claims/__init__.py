@@ -1,0 +1,1 @@
+"""Claims: what is stated, under which hypotheses, from which source, and how it is checked."""

@@ -1,0 +1,128 @@
+"""What a claim is: a statement as a function of a world, its hypotheses, its sources, its controls, and its lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from qkvtheory import words
+from qkvtheory.lanes.settings import Setting, any_setting
+from qkvtheory.lanes.worlds import World
+
+Pairs = Sequence[tuple[Any, Any]]
+Statement = Callable[[Any], Pairs]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    id: str
+    name: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a statement comes from. ``key``: the bibliography; ``provenance``: "paper", "derived" (ours),
+    "reported", ...
+    """
+
+    provenance: str
+    key: str = ""
+    version: str = ""
+    name: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A wrong variant that every lane named here must reject.
+
+    ``sides``: pairs of which at least one must differ. ``refused``: instead, running ``sides`` must raise
+    HypothesisError.
+    ``witness``: pairs that must all be equal: the premises that make ``sides`` a counterexample.
+    """
+
+    hypothesis: str
+    what: str
+    sides: Statement | None = None
+    lanes: tuple[str, ...] = ("symbolic", "exact", "numeric")
+    witness: Statement | None = None
+    refused: bool = False
+    settings: Callable[[Setting], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry of the register. ``id`` is also the label in the book, the test id and (with underscores) the Rocq
+    lemma.
+    """
+
+    id: str
+    rank: Literal["theorem", "remark"]
+    chapter: str
+    title: str
+    statement: str
+    hypotheses: tuple[Hypothesis, ...]
+    sources: tuple[Source, ...]
+    sides: Statement
+    controls: tuple[Control, ...]
+    uses: tuple[str, ...] = ()
+    lanes: tuple[str, ...] = ("symbolic", "exact", "numeric")
+    special: Mapping[str, Statement] = field(default_factory=dict)
+    settings: Callable[[Setting], bool] = any_setting
+    constructions: tuple[str, ...] = ()
+    kind: str = "identity"
+
+    def sides_in(self, lane: str) -> Statement:
+        return self.special.get(lane, self.sides)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A layer applied to its inputs: shown by name with its weights, computed by running the layer."""
+
+    layer: Any
+    inputs: tuple[Any, ...]
+    name: str = "MHA"
+
+    @property
+    def value(self) -> Any:
+        return self.layer(*self.inputs)
+
+    def shown(self) -> words.Word:
+        value = self.value
+        return words.opaque(self.name, value.cols, value.rows, inputs=len(self.inputs))(
+            *self.inputs, *weights_of(self.layer)
+        )
+
+
+def call(layer: Any, *inputs: Any, name: str = "MHA") -> Call:
+    return Call(layer, inputs, name)
+
+
+def value_of(side: Any) -> Any:
+    return side.value if isinstance(side, Call) else side
+
+
+def shown(side: Any) -> Any:
+    return side.shown() if isinstance(side, Call) else side
+
+
+def weights_of(layer: Any, kind: type = words.Word) -> list[Any]:
+    """The matrices of this kind a layer holds, in the order of its fields, through nested layers and lists of
+    layers.
+    """
+    found: list[Any] = []
+    values = [getattr(layer, f.name) for f in fields(layer)] if is_dataclass(layer) else layer
+    for value in values:
+        if isinstance(value, kind):
+            found.append(value)
+        elif isinstance(value, list | tuple) or (is_dataclass(value) and not isinstance(value, type)):
+            found += weights_of(value, kind)
+    return found
+
+
+def matrices(world: World, shapes: Mapping[str, str]) -> list[Any]:
+    """Several plain matrices at once: ``{"X": "nd", "W_K": "dk"}`` (one letter a size)."""
+    return [world.matrix(name, *sizes) for name, sizes in shapes.items()]

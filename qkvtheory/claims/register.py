@@ -1,0 +1,41 @@
+"""The register: every claim of the book, one module per chapter, in the order of the chapters."""
+
+from __future__ import annotations
+
+from qkvtheory.claims import reparametrization, three_products
+from qkvtheory.claims.model import Claim
+
+CHAPTERS = {"three-products": three_products, "reparametrization": reparametrization}
+
+
+def register() -> dict[str, Claim]:
+    """All claims by id. Raises ValueError if two share an id, or one uses a claim that does not exist."""
+    claims: dict[str, Claim] = {}
+    for chapter, module in CHAPTERS.items():
+        for claim in module.CLAIMS:
+            if claim.id in claims:
+                raise ValueError(f"two claims are called {claim.id}")
+            if claim.chapter != chapter:
+                raise ValueError(f"{claim.id} says chapter {claim.chapter} but stands in {chapter}")
+            claims[claim.id] = claim
+    for claim in claims.values():
+        validate(claim, claims)
+    return claims
+
+
+def validate(claim: Claim, claims: dict[str, Claim]) -> None:
+    missing = [use for use in claim.uses if use not in claims]
+    if missing:
+        raise ValueError(f"{claim.id} uses unknown claims {missing}")
+    named = {h.id for h in claim.hypotheses}
+    bare = named - {c.hypothesis for c in claim.controls}
+    if bare:
+        raise ValueError(f"{claim.id}: no control drops {sorted(bare)}")
+    stray = {c.hypothesis for c in claim.controls} - named - {"construction"}
+    if stray:
+        raise ValueError(f"{claim.id}: controls for hypotheses it does not have: {sorted(stray)}")
+
+
+def left_out() -> dict[str, str]:
+    """Statements of these chapters that are not in the register, each with the reason."""
+    return {id: reason for module in CHAPTERS.values() for id, reason in module.LEFT_OUT.items()}

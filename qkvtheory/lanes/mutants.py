@@ -1,0 +1,126 @@
+"""Mutants: wrong versions of a construction, made from its own source, that the checks must notice.
+
+A check that accepts a damaged construction proves nothing. So every construction is damaged in all the ways a person
+would
+(forget an inverse, drop a replaced weight, swap two, take the other basis, multiply on the wrong side, scale), and each
+mutant that is not the same construction must be rejected in every lane.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+import itertools
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from qkvtheory import gauge
+
+INVERSES = {"inverse", "right_inverse"}
+Edit = Callable[[Any], Any]
+SAME_KIND = ({"theta", "phi"}, {"enter", "leave"}, {"back", "back_memory"})
+
+
+@dataclass(frozen=True)
+class Mutant:
+    construction: str
+    damage: str
+    function: FunctionType
+
+    def __str__(self) -> str:
+        return f"{self.construction}: {self.damage}"
+
+
+def mutants(construction: str, module: Any = gauge) -> Iterator[Mutant]:
+    """Every mutant of the named function of ``module``."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(module, construction))))
+    names = set(getattr(module, construction).__code__.co_varnames)
+    for place, node in enumerate(ast.walk(tree)):
+        for damage, edit in damages(node, names):
+            mutant = Damage(copy.deepcopy(tree), place, edit).visited()
+            namespace = {**vars(module), "as_it_is": lambda a, *_: a}
+            exec(compile(ast.fix_missing_locations(mutant), f"<mutant of {construction}>", "exec"), namespace)
+            yield Mutant(construction, f"{damage} (line {getattr(node, 'lineno', 0)})", namespace[construction])
+
+
+class Damage(ast.NodeTransformer):
+    """Replace the node at one place of a tree by its edited version."""
+
+    def __init__(self, tree: ast.AST, place: int, edit: Edit):
+        self.tree, self.edit = tree, edit
+        self.target = next(itertools.islice(ast.walk(tree), place, None))
+
+    def visited(self) -> Any:
+        return self.visit(self.tree)
+
+    def visit(self, node: ast.AST) -> Any:
+        return self.edit(node) if node is self.target else self.generic_visit(node)
+
+
+@contextmanager
+def planted(mutant: Mutant, module: Any = gauge) -> Iterator[None]:
+    """The module with the mutant in the place of the construction."""
+    original = getattr(module, mutant.construction)
+    setattr(module, mutant.construction, mutant.function)
+    try:
+        yield
+    finally:
+        setattr(module, mutant.construction, original)
+
+
+def damages(node: ast.AST, names: set[str]) -> Iterator[tuple[str, Edit]]:
+    """What can be done to this node of a function with these variables: (in words, the edit)."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+        yield from damaged_product(node)
+    elif isinstance(node, ast.Call):
+        yield from damaged_call(node)
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        for family in SAME_KIND:
+            for other in sorted(names & family - {node.id}) if node.id in family else ():
+                yield f"{other} for {node.id}", partial(renamed, other)
+
+
+def damaged_product(node: ast.BinOp) -> Iterator[tuple[str, Edit]]:
+    shown = ast.unparse(node)
+    yield f"{shown} in the other order", lambda n: ast.BinOp(n.right, ast.MatMult(), n.left)
+    yield f"only the left factor of {shown}", lambda n: n.left
+    yield f"only the right factor of {shown}", lambda n: n.right
+    yield f"twice {shown}", lambda n: ast.BinOp(ast.Constant(2), ast.Mult(), n)
+
+
+def damaged_call(node: ast.Call) -> Iterator[tuple[str, Edit]]:
+    name = getattr(node.func, "id", "")
+    if name in INVERSES:
+        yield (
+            f"{ast.unparse(node.args[0])} without its inverse",
+            lambda n: ast.Call(ast.Name("as_it_is", ast.Load()), n.args, []),
+        )
+    if name == "replace":
+        named = [k for k in node.keywords if k.arg]
+        for i, keyword in enumerate(named):
+            yield f"{keyword.arg} left as it was", partial(without, i)
+        for i, j in itertools.combinations(range(len(named)), 2):
+            yield f"{named[i].arg} and {named[j].arg} swapped", partial(swapped, i, j)
+
+
+def renamed(name: str, _: ast.Name) -> ast.Name:
+    return ast.Name(name, ast.Load())
+
+
+def without(i: int, node: ast.Call) -> ast.Call:
+    """The call with its i-th keyword left out."""
+    return ast.Call(node.func, node.args, node.keywords[:i] + node.keywords[i + 1 :])
+
+
+def swapped(i: int, j: int, node: ast.Call) -> ast.Call:
+    """The call with the values of two keywords exchanged."""
+    keywords = list(node.keywords)
+    keywords[i] = ast.keyword(node.keywords[i].arg, node.keywords[j].value)
+    keywords[j] = ast.keyword(node.keywords[j].arg, node.keywords[i].value)
+    return ast.Call(node.func, node.args, keywords)

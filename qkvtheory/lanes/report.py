@@ -1,0 +1,210 @@
+"""Run claims in their lanes and write the manifest: the one file that pages and other tools read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import qkvtheory
+from qkvtheory.chains import broken_without
+from qkvtheory.claims.model import Claim
+from qkvtheory.claims.register import left_out, register
+from qkvtheory.errors import HypothesisError
+from qkvtheory.lanes import formal
+from qkvtheory.lanes.check import calculation, run_control, run_lane, sides_without
+from qkvtheory.lanes.results import ACCEPTED, FAIL, NOT_RUN, ControlResult, LaneResult
+from qkvtheory.lanes.worlds import Words
+from qkvtheory.lanes.written import both_sides, equations
+
+LANES = ("symbolic", "exact", "numeric", "count", "formal")
+PACKAGE = Path(qkvtheory.__file__).parent
+PROOFS = PACKAGE.parent / "proofs"
+UNCHECKED = {"figures", "widgets", "experiments"}  # parts of the package on which no verdict depends
+
+
+class ClaimReport:
+    """What happened to one claim."""
+
+    def __init__(self, claim: Claim, lanes: dict[str, LaneResult], controls: list[ControlResult]):
+        self.claim, self.lanes, self.controls = claim, lanes, controls
+
+    @property
+    def red(self) -> bool:
+        return any(r.status == FAIL for r in self.lanes.values()) or any(c.status == ACCEPTED for c in self.controls)
+
+    @property
+    def reasons(self) -> list[str]:
+        lanes = [f"{name}: {r.reason}" for name, r in self.lanes.items() if r.status == FAIL]
+        return lanes + [
+            f"control accepted: {c.what}. {c.reason}".strip() for c in self.controls if c.status == ACCEPTED
+        ]
+
+
+def lanes_of(claim: Claim) -> tuple[str, ...]:
+    """The lanes a claim has, in the order of LANES."""
+    return tuple(lane for lane in LANES if lane in claim.lanes or (lane == "formal" and claim.id in formal.LEMMAS))
+
+
+def run(
+    ids: Sequence[str] = (), lanes: Iterable[str] = LANES, progress: Callable[[ClaimReport], None] = lambda report: None
+) -> list[ClaimReport]:
+    """Check the named claims (all of them by default). ``progress`` is called as each one is done."""
+    claims = register()
+    chosen, lanes = [claims[i] for i in ids or claims], tuple(lanes)
+    wanted = [c.id for c in chosen if "formal" in lanes and c.id in formal.LEMMAS]
+    proved = formal.check(wanted) if wanted else {}
+    reports = []
+    for claim in chosen:
+        here = tuple(lane for lane in lanes_of(claim) if lane in lanes)
+        results = {lane: run_lane(claim, lane) for lane in here if lane != "formal"}
+        controls = [c for c in (run_control(claim, control, here) for control in claim.controls) if c.lanes]
+        if claim.id in proved:
+            results["formal"] = formal_result(proved[claim.id])
+            controls += [formal_control(c) for c in proved[claim.id].controls]
+        reports.append(ClaimReport(claim, results, controls))
+        progress(reports[-1])
+    return reports
+
+
+def formal_result(proof: Any) -> LaneResult:
+    done = proof.status != NOT_RUN
+    return LaneResult(
+        proof.status, comparisons=int(done), seconds=proof.seconds, reason=proof.reason or f"lemma {proof.lemma}"
+    )
+
+
+def formal_control(control: dict[str, Any]) -> ControlResult:
+    return ControlResult(control["hypothesis"], control["what"], {"formal": control["status"]})
+
+
+# -- the manifest ------------------------------------------------------------------------------------------------------
+
+
+def manifest(reports: Sequence[ClaimReport], seconds: float) -> dict[str, Any]:
+    """The manifest of the book: what was checked, how, and what came out."""
+    meta = {
+        "versions": versions(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sources_sha256": sources_sha256(),
+        "seconds": round(seconds, 2),
+    }
+    skipped = [{"id": id, "reason": reason} for id, reason in left_out().items()]
+    return {"meta": meta, "claims": [claim_entry(r) for r in reports], "left_out": skipped}
+
+
+def claim_entry(report: ClaimReport) -> dict[str, Any]:
+    c = report.claim
+    return {
+        "id": c.id,
+        "rank": c.rank,
+        "kind": c.kind,
+        "title": c.title,
+        "chapter": c.chapter,
+        "statement": c.statement,
+        "equations": equations(c),
+        "sources": [asdict(s) for s in c.sources],
+        "hypotheses": [asdict(h) for h in c.hypotheses],
+        "uses": list(c.uses),
+        "steps": proof_steps(c),
+        "breaks": breaks(c),
+        "lanes": {name: result.as_dict() for name, result in report.lanes.items()},
+        "controls": [control.as_dict() for control in report.controls],
+        "status": "fail" if report.red else "pass",
+        "command": f"python -m qkvtheory check {c.id}",
+    }
+
+
+def proof_steps(claim: Claim, number: int = 0) -> list[dict[str, Any]]:
+    """The calculation of one equation as the page prints it, from the left side as written to the right side as
+    written.
+    """
+    left, right = both_sides(claim)[number]
+    steps: list[dict[str, Any]] = [{"latex": left, "reason": "", "needs": []}]
+    for step in calculation(claim, number).steps:
+        latex = step.shown.latex()
+        if latex != steps[-1]["latex"]:
+            steps.append({"latex": latex, "reason": reason(claim, step.reason), "needs": list(step.needs)})
+    if right != steps[-1]["latex"]:
+        steps.append({"latex": right, "reason": "factor again", "needs": []})
+    return steps
+
+
+def reason(claim: Claim, name: str) -> str:
+    sentences = {h.id: f"{h.id}: {h.sentence}" for h in claim.hypotheses}
+    wording = {"": "multiply out", "definition": "definition"}
+    return sentences.get(name) or wording.get(name) or f"by {name}"
+
+
+def breaks(claim: Claim) -> dict[str, dict[str, Any]]:
+    """For each hypothesis: the step that fails without it, and what is left over or refused."""
+    steps = proof_steps(claim)
+    found = {}
+    for hypothesis in claim.hypotheses:
+        number = next((i for i, step in enumerate(steps) if hypothesis.id in step["needs"]), None)
+        if number is not None:
+            found[hypothesis.id] = {"step": number, **left_over(claim, hypothesis.id)}
+        else:
+            found[hypothesis.id] = {"step": None, **counterexample(claim, hypothesis.id)}
+    return found
+
+
+def left_over(claim: Claim, hypothesis: str) -> dict[str, str]:
+    rest = broken_without(lambda _: sides_without(claim, hypothesis))
+    return {"message": rest, "latex": ""} if isinstance(rest, str) else {"message": "left over", "latex": rest.latex()}
+
+
+def counterexample(claim: Claim, hypothesis: str) -> dict[str, str]:
+    """What the first control of this hypothesis leaves over, in symbols where it can be said."""
+    control = next(c for c in claim.controls if c.hypothesis == hypothesis)
+    if control.sides is None or "symbolic" not in control.lanes:
+        return {"message": control.what, "latex": ""}
+    try:
+        left, right = next((a, b) for a, b in control.sides(Words()) if a != b)
+        return {"message": f"{control.what}; left over", "latex": (left - right).latex()}
+    except (HypothesisError, StopIteration) as refusal:
+        return {"message": f"{control.what}: {refusal}", "latex": ""}
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "qkvtheory": qkvtheory.__version__}
+    for package in ("numpy", "sympy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def sources_sha256() -> str:
+    """A hash of every source a verdict depends on: the package (without pictures and widgets) and the proofs."""
+    digest = hashlib.sha256()
+    files = [p for p in PACKAGE.rglob("*.py") if not UNCHECKED & set(p.relative_to(PACKAGE).parts)]
+    files += list(PROOFS.glob("*.v"))
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def write(path: Path, reports: Sequence[ClaimReport], seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(manifest(reports, seconds), indent=1, ensure_ascii=False)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)  # a reader never sees half a manifest
+
+
+def timed_run(
+    ids: Sequence[str], lanes: Iterable[str], progress: Callable[[ClaimReport], None]
+) -> tuple[list[ClaimReport], float]:
+    start = time.perf_counter()
+    reports = run(ids, lanes, progress)
+    return reports, time.perf_counter() - start

@@ -1,0 +1,428 @@
+"""Worlds: what the letters of a statement stand for.
+
+A statement is a function of a world: it asks for matrices by name, shape and hypothesis and returns pairs that should
+be
+equal. Run in ``Words`` it is about all sizes at once; in ``Fractions`` about exact numbers; in ``Floats`` about the
+very
+floats a user has; in ``Hashes`` it re-evaluates a symbolic verdict at a random point of a prime field, where an unknown
+function is a keyed hash. The same lines of code, so no lane has its own copy of a theorem.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from qkvtheory import words
+from qkvtheory.attention import base_two, softmax
+from qkvtheory.lanes.field import P, Residue
+from qkvtheory.lanes.settings import Setting
+from qkvtheory.linalg import gauss_jordan, identity, rank
+from qkvtheory.network import MLP, Attention, Block
+from qkvtheory.positions import rational_rope, rope
+
+SLACK = 64
+EVERYTHING = frozenset({"*"})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``count`` entries compared; ``size``: the largest difference, relative to the largest entry (floats,
+    fractions).
+    """
+
+    equal: bool
+    count: int
+    size: float
+    tolerance: float = 0.0
+
+
+class World:
+    """What every world offers. Sizes are the names "n", "d", "k", ...; hypotheses are the names "H1", "H2", ..."""
+
+    lane = ""
+
+    def matrix(self, name: str, rows: str, cols: str) -> Any:
+        """Any matrix of this shape."""
+        raise NotImplementedError
+
+    def invertible(self, name: str, size: str, hypothesis: str = "H2") -> Any:
+        """A square matrix, invertible because of ``hypothesis``."""
+        raise NotImplementedError
+
+    def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> Any:
+        raise NotImplementedError
+
+    def singular(self, name: str, size: str) -> tuple[Any, Any]:
+        """A singular matrix and a generalized inverse of it, for controls."""
+        raise NotImplementedError
+
+    def annihilator(self, name: str, rows: str, of: Any) -> Any:
+        """A nonzero matrix Z with Z @ of = 0."""
+        raise NotImplementedError
+
+    def identity(self, size: str) -> Any:
+        raise NotImplementedError
+
+    def ones(self, size: str) -> Any:
+        raise NotImplementedError
+
+    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., Any]:
+        """An unknown function of matrices: opaque, a hash, or some nonlinear function."""
+        raise NotImplementedError
+
+    def core(self) -> Callable[[Any, Any, Any], Any]:
+        """The attention core: unknown in words, the setting's heads in numbers."""
+        raise NotImplementedError
+
+    def softmax(self, scores: Any, law: str = "row-constants-invisible", rows: str = "rows sum to one") -> Any:
+        """Row softmax; ``law`` and ``rows`` name the claims or hypotheses under which its two laws may be used."""
+        raise NotImplementedError
+
+    def exp(self, scores: Any, law: str = "H1") -> Any:
+        """The entrywise exponential; ``law`` names the hypothesis under which exp(s + t) = exp(s) exp(t) may be
+        used.
+        """
+        raise NotImplementedError
+
+    def diagonal(self, v: Any) -> Any:
+        """diag(v) of a column of positive numbers."""
+        raise NotImplementedError
+
+    def rotate(self, z: Any) -> Any:
+        """Rotary positions on the rows of z: unknown in words, a real rotation in numbers."""
+        raise NotImplementedError
+
+    def integers(self, name: str, rows: str, cols: str) -> Any:
+        """A matrix of small integers where exactness needs them; elsewhere any matrix."""
+        return self.matrix(name, rows, cols)
+
+    def head(self, q: Any, k: Any, v: Any) -> Any:
+        """One softmax head without scale: softmax(q k^T) v."""
+        return self.softmax(q @ k.mT) @ v
+
+    def weight(self, name: str, rows: str, cols: str) -> Any:
+        return self.matrix(name, rows, cols)
+
+    has_biases = False
+
+    def attention(self, *, memory: bool = False, square: bool = False, biases: bool = False, **given: Any) -> Attention:
+        """An attention sublayer with letters for weights; ``given`` replaces some. ``square``: all weights d x d."""
+        source = "z" if memory else "d"
+        p, k, v, o = ("d",) * 4 if square else ("p", "k", "v", "o")
+        shapes = {"W_Q": ("d", p), "W_K": (source, k), "W_V": (source, v), "W_O": (o, "d")}
+        weights = {name: given.pop(name, None) for name in shapes}
+        weights = {name: self.weight(name, *shapes[name]) if w is None else w for name, w in weights.items()}
+        rows = {"b_Q": p, "b_K": k, "b_V": v, "b_O": "d"} if biases or self.has_biases else {}
+        core = given.pop("core", None) or self.core()
+        return Attention(core, **weights, **{b: self.weight(b, "1", size) for b, size in rows.items()}, **given)
+
+    def block(self, label: str = "", **topology: Any) -> Block:
+        """A block with a skip around attention only, unless ``topology`` says otherwise."""
+        a = self.attention(
+            **{
+                f"W_{x}": self.weight(f"W_{x}{label}", *s)
+                for x, s in zip("QKVO", ("dp", "dk", "dv", "od"), strict=True)
+            }
+        )
+        act = self.function(f"phi{label}")
+        return Block(
+            a,
+            MLP(act, self.weight(f"W_up{label}", "d", "hidden"), self.weight(f"W_down{label}", "hidden", "d")),
+            **topology,
+        )
+
+    def compare(self, left: Any, right: Any) -> Comparison:
+        raise NotImplementedError
+
+
+class Words(World):
+    """Letters of symbolic size. ``assume``: hypotheses that are declared; ``apply``: those that may cancel anything."""
+
+    lane = "symbolic"
+
+    def __init__(self, assume: Iterable[str] = EVERYTHING, apply: Iterable[str] = EVERYTHING):
+        self.assume, self.apply = frozenset(assume), frozenset(apply)
+
+    def holds(self, hypothesis: str, among: frozenset[str]) -> bool:
+        return among is EVERYTHING or hypothesis in among or "*" in among
+
+    def matrix(self, name: str, rows: str, cols: str) -> words.Word:
+        return words.symbol(name, rows, cols)
+
+    def invertible(self, name: str, size: str, hypothesis: str = "H2") -> words.Word:
+        declared = self.holds(hypothesis, self.assume)
+        return words.symbol(
+            name, size, size, invertible=declared, formal=declared and not self.holds(hypothesis, self.apply)
+        )
+
+    def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> words.Word:
+        declared = self.holds(hypothesis, self.assume)
+        return words.symbol(
+            name, rows, cols, full_row_rank=declared, formal=declared and not self.holds(hypothesis, self.apply)
+        )
+
+    def singular(self, name: str, size: str) -> tuple[words.Word, words.Word]:
+        return words.symbol(name, size, size), words.symbol(f"{name}^+", size, size)
+
+    def annihilator(self, name: str, rows: str, of: words.Word) -> words.Word:
+        return words.annihilator(name, rows, of)
+
+    def identity(self, size: str) -> words.Word:
+        return words.identity(size)
+
+    def ones(self, size: str) -> words.Word:
+        return words.ones(size)
+
+    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., words.Word]:
+        return words.opaque(name, cols, rows)
+
+    def core(self) -> Callable[..., words.Word]:
+        return words.opaque("g", "o")
+
+    def attention(self, *, square: bool = False, **given: Any) -> Attention:
+        if square:
+            given.setdefault("core", words.opaque("g", "d"))
+        return super().attention(square=square, **given)
+
+    def softmax(self, scores: Any, law: str = "row-constants-invisible", rows: str = "rows sum to one") -> words.Word:
+        if self.holds(law, self.apply):
+            scores = words.softmax(scores).sorted_terms()[0][0][0].args[0]
+        return words.opaque("softmax", rows_sum_to_one=self.holds(rows, self.apply))(scores)
+
+    def exp(self, scores: words.Word, law: str = "H1") -> words.Word:
+        return words.exponential(scores) if self.holds(law, self.apply) else words.opaque("exp")(scores)
+
+    def diagonal(self, v: words.Word) -> words.Word:
+        return words.diagonal(v)
+
+    def rotate(self, z: words.Word) -> words.Word:
+        return words.opaque("R")(z)
+
+    def compare(self, left: words.Word, right: words.Word) -> Comparison:
+        equal = left == right
+        return Comparison(equal, 1, 0.0 if equal else 1.0)
+
+
+class Arrays(World):
+    """Matrices of numbers, drawn by name: the same name in the same world is the same matrix."""
+
+    def __init__(self, setting: Setting, seed: int = 0):
+        self.setting, self.seed = setting, seed
+        self.has_biases = setting.biases
+        self.sizes = setting.sizes
+
+    def rng(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+    def core(self) -> Callable[..., Any]:
+        return self.setting.core()
+
+    def ones(self, size: str) -> Any:
+        return self.identity(size)[:, :1] * 0 + 1
+
+    def diagonal(self, v: Any) -> Any:
+        return v * identity(len(v), v)
+
+    def rotate(self, z: Any) -> Any:
+        table = rope(len(z), z.shape[1]) if self.lane == "numeric" else rational_rope(len(z), z.shape[1] // 2)
+        return table(z[None])[0]
+
+    def annihilator(self, name: str, rows: str, of: Any) -> Any:
+        return self.matrix(name, rows, "s") @ left_null_space(of, self.sizes["s"])
+
+
+class Exact(Arrays):
+    """Random matrices over a field; subclasses say which numbers."""
+
+    lane = "exact"
+
+    def number(self, integer: int) -> Any:
+        raise NotImplementedError
+
+    def draw(self, name: str, rows: int, cols: int) -> np.ndarray:
+        integers = self.rng(name).integers(-3, 4, (rows, cols))
+        return np.array([[self.number(int(x)) for x in row] for row in integers], dtype=object).reshape(rows, cols)
+
+    def matrix(self, name: str, rows: str, cols: str) -> np.ndarray:
+        return self.draw(name, self.sizes[rows], self.sizes[cols])
+
+    def invertible(self, name: str, size: str, hypothesis: str = "H2") -> np.ndarray:
+        return self.full_row_rank(name, size, size)
+
+    def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> np.ndarray:
+        r, c = self.sizes[rows], self.sizes[cols]
+        draws = (self.draw(f"{name}{attempt or ''}", r, c) for attempt in range(100))
+        return next(a for a in draws if rank(a) == r)
+
+    def singular(self, name: str, size: str) -> tuple[np.ndarray, np.ndarray]:
+        basis = self.invertible(name, size)
+        drop = self.identity(size)
+        drop[-1, -1] = drop[-1, -1] * 0
+        projection = basis @ drop @ gauss_jordan(basis)
+        return projection, projection  # a projection is a generalized inverse of itself
+
+    def identity(self, size: str) -> np.ndarray:
+        return identity(self.sizes[size], np.array([self.number(1)], dtype=object))
+
+    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., np.ndarray]:
+        def polynomial(*args: np.ndarray) -> np.ndarray:
+            total = args[0] * args[0]
+            for i, argument in enumerate(args[1:], 2):
+                total = total + i * argument * argument * argument
+            return total
+
+        return polynomial
+
+    def softmax(self, scores: Any, law: str = "", rows: str = "") -> np.ndarray:
+        return base_two(scores)
+
+    def exp(self, scores: np.ndarray, law: str = "") -> np.ndarray:
+        base = self.number(2)
+        return np.frompyfunc(lambda s: power(base, s), 1, 1)(scores)
+
+    def compare(self, left: np.ndarray, right: np.ndarray) -> Comparison:
+        return Comparison(bool((left == right).all()), int(left.size), 0.0)
+
+
+class Fractions(Exact):
+    """Rational numbers, with a rational row pattern in place of softmax."""
+
+    def number(self, integer: int) -> Fraction:
+        return Fraction(integer)
+
+    def compare(self, left: np.ndarray, right: np.ndarray) -> Comparison:
+        gap = max((abs(x) for x in (left - right).ravel()), default=0)
+        scale = max((abs(x) for x in right.ravel()), default=0) or 1
+        return Comparison(gap == 0, int(left.size), float(Fraction(gap) / Fraction(scale)))
+
+
+class Hashes(Exact):
+    """Uniform matrices over GF(2^521 - 1); every unknown function is a keyed hash of its arguments.
+
+    Two expressions that differ as words give equal values here with probability at most degree / 2^521: a symbolic
+    verdict,
+    equal or unequal, is re-evaluated by running the same statement once more in this world.
+    """
+
+    lane = "re-evaluation"
+
+    def number(self, integer: int) -> Residue:
+        return Residue(integer)
+
+    def draw(self, name: str, rows: int, cols: int) -> np.ndarray:
+        return hashed(f"{self.seed} {name}", rows, cols)
+
+    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., np.ndarray]:
+        def apply(*args: np.ndarray) -> np.ndarray:
+            shape = (self.sizes[rows] if rows else len(args[0]), self.sizes[cols] if cols else args[0].shape[1])
+            return hashed(" ".join([name, *(str(x.value) for a in args for x in a.ravel())]), *shape)
+
+        return apply
+
+    def integers(self, name: str, rows: str, cols: str) -> np.ndarray:
+        return super().draw(name, self.sizes[rows], self.sizes[cols])
+
+    def core(self) -> Callable[..., Any]:
+        return self.function("g", "o")
+
+    def rotate(self, z: np.ndarray) -> np.ndarray:
+        return self.function("R")(z)
+
+    def softmax(self, scores: Any, law: str = "", rows: str = "") -> np.ndarray:
+        visible = scores - scores[:, :1]  # the same for S and S + r 1^T
+        raw = hashed(" ".join(str(x.value) for x in visible.ravel()), *scores.shape)
+        return raw / raw.sum(axis=1, keepdims=True)
+
+
+def hashed(key: str, rows: int, cols: int) -> np.ndarray:
+    """Entries of GF(P) from a hash of the key."""
+    digests = (hashlib.shake_256(f"{key} {i}".encode()).digest(66) for i in range(rows * cols))
+    return np.array([Residue(int.from_bytes(d, "big") % P) for d in digests], dtype=object).reshape(rows, cols)
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """base^exponent for a whole exponent; a residue stands for the integer nearest zero."""
+    if isinstance(exponent, Residue):
+        whole = exponent.value if exponent.value < P // 2 else exponent.value - P
+    else:
+        whole = int(exponent)
+    return base**whole if isinstance(base, Fraction) else Residue(pow(base.value, whole, P))
+
+
+class Floats(Arrays):
+    """float64, with prescribed condition numbers. The tolerance is SLACK * eps * cond of what was inverted."""
+
+    lane = "numeric"
+
+    def __init__(self, setting: Setting, seed: int = 0):
+        super().__init__(setting, seed)
+        self.cond = 1.0
+
+    def matrix(self, name: str, rows: str, cols: str) -> np.ndarray:
+        r, c = self.sizes[rows], self.sizes[cols]
+        scale = 1.0 if name.startswith(("X", "T", "Z")) or r == 1 else r**-0.5
+        return scale * self.rng(name).normal(size=(r, c))
+
+    def invertible(self, name: str, size: str, hypothesis: str = "H2") -> np.ndarray:
+        return self.full_row_rank(name, size, size)
+
+    def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> np.ndarray:
+        """Singular values evenly spaced on a log scale, from 1 to 1/cond, then scaled to the norm of a Gaussian
+        draw.
+        """
+        r, c = self.sizes[rows], self.sizes[cols]
+        u, _, v = np.linalg.svd(self.rng(name).normal(size=(r, c)), full_matrices=False)
+        values = np.logspace(0, -np.log10(self.setting.cond), r)
+        self.cond = max(self.cond, self.setting.cond)
+        return (u * values) @ v * np.sqrt(r / (values**2).sum())
+
+    def singular(self, name: str, size: str) -> tuple[np.ndarray, np.ndarray]:
+        d = self.sizes[size]
+        a = self.rng(name).normal(size=(d, d - 1)) @ self.rng(name + "'").normal(size=(d - 1, d)) / d
+        return a, np.linalg.pinv(a)
+
+    def identity(self, size: str) -> np.ndarray:
+        return np.eye(self.sizes[size])
+
+    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., np.ndarray]:
+        return lambda *args: np.tanh(sum((i * a for i, a in enumerate(args[1:], 2)), args[0]))
+
+    def softmax(self, scores: Any, law: str = "", rows: str = "") -> np.ndarray:
+        return softmax(scores)
+
+    def exp(self, scores: np.ndarray, law: str = "") -> np.ndarray:
+        return np.exp(scores)
+
+    @property
+    def tolerance(self) -> float:
+        return SLACK * float(np.finfo(np.float64).eps) * self.cond
+
+    def compare(self, left: np.ndarray, right: np.ndarray) -> Comparison:
+        scale = float(np.abs(right).max()) or 1.0
+        size = float(np.abs(left - right).max()) / scale
+        return Comparison(size <= self.tolerance, int(right.size), size, self.tolerance)
+
+
+def left_null_space(a: Any, wanted: int) -> Any:
+    """``wanted`` rows spanning part of {z : z a = 0}; the matrix must have at least that many dependent rows."""
+    if a.dtype != object:
+        u, _, _ = np.linalg.svd(a)
+        return u[:, -wanted:].T
+    rows = np.concatenate([a, identity(len(a), a)], axis=1)
+    found = 0
+    for column in range(a.shape[1]):
+        pivot = next((r for r in range(found, len(a)) if rows[r, column] != 0), None)
+        if pivot is None:
+            continue
+        rows[[found, pivot]] = rows[[pivot, found]]
+        for r in range(found + 1, len(a)):
+            rows[r] = rows[r] - rows[found] * (rows[r, column] / rows[found, column])
+        found += 1
+    return rows[len(a) - wanted :, a.shape[1] :]

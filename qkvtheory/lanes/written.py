@@ -1,0 +1,140 @@
+"""The written world: both sides of a statement as the code computes them, before any simplification.
+
+A page prints a claim's equation from here, so the formula a reader sees is what the checked functions did, in their
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from qkvtheory import words
+from qkvtheory.claims.model import Call, Claim, weights_of
+from qkvtheory.lanes.worlds import Words
+
+ATOM, PRODUCT, SUM = 0, 1, 2
+
+
+class Written:
+    """An expression that only writes itself down: LaTeX, shape, and how tightly it binds."""
+
+    ndim = 2
+
+    def __init__(self, latex: str, rows: str, cols: str, binds: int = ATOM, bare: tuple[str, str] | None = None):
+        self.text, self.rows, self.cols, self.binds = latex, rows, cols, binds
+        self.bare = bare  # (name, exponent) of a plain letter, whose exponent can still change
+
+    shape = property(lambda self: (self.rows, self.cols))
+    identity = staticmethod(lambda size: Written("I", size, size))
+
+    def latex(self) -> str:
+        return self.text
+
+    def inside(self, allowed: int) -> str:
+        return self.text if self.binds <= allowed else f"({self.text})"
+
+    def __matmul__(self, other: Written) -> Written:
+        if "I" in (self.text, other.text):
+            return other if self.text == "I" else self
+        factors = words.juxtapose([self.inside(PRODUCT), other.inside(ATOM)])
+        return Written(factors, self.rows, other.cols, PRODUCT)
+
+    def __add__(self, other: Written) -> Written:
+        if other.rows == "1" != self.rows:
+            other = Written(r"\mathbf{1}" + other.inside(ATOM), self.rows, other.cols, PRODUCT)
+        return Written(f"{self.text} + {other.text}", self.rows, self.cols, SUM)
+
+    def __sub__(self, other: Written) -> Written:
+        return Written(f"{self.text} - {other.inside(PRODUCT)}", self.rows, self.cols, SUM)
+
+    def raised(self, exponent: str, combined: dict[str, str]) -> Written:
+        if self.bare:
+            name, old = self.bare
+            new = combined.get(old, exponent) if old else exponent
+            return Written(words.latex_name(name, new), self.cols, self.rows, bare=(name, new))
+        return Written(f"{self.inside(ATOM) if self.binds else self.text}^{{{exponent}}}", self.cols, self.rows)
+
+    @property
+    def mT(self) -> Written:
+        return self.raised(r"\top", {"-1": r"-\top"})
+
+    def inverse(self) -> Written:
+        return self.raised("-1", {r"\top": r"-\top"})
+
+    def right_inverse(self) -> Written:
+        return self.inverse() if self.rows == self.cols else self.raised("R", {})
+
+
+class WrittenWorld(Words):
+    """The letters of ``Words`` as written expressions."""
+
+    def letter(self, name: str, rows: str, cols: str) -> Any:
+        return Written(words.latex_name(name), rows, cols, bare=(name, ""))
+
+    def matrix(self, name: str, rows: str, cols: str) -> Any:
+        return self.letter(name, rows, cols)
+
+    def invertible(self, name: str, size: str, hypothesis: str = "H2") -> Any:
+        return self.letter(name, size, size)
+
+    def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> Any:
+        return self.letter(name, rows, cols)
+
+    def annihilator(self, name: str, rows: str, of: Any) -> Any:
+        return self.letter(name, rows, of.rows)
+
+    def identity(self, size: str) -> Any:
+        return Written("I", size, size)
+
+    def ones(self, size: str) -> Any:
+        return Written(r"\mathbf{1}", size, "1")
+
+    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., Any]:
+        return lambda *args: applied(name, args, cols, rows)
+
+    def core(self) -> Callable[..., Any]:
+        return self.function("g", "o")
+
+    def attention(self, *, square: bool = False, **given: Any) -> Any:
+        given.setdefault("core", self.function("g", "d" if square else "o"))
+        return super().attention(square=square, **given)
+
+    def softmax(self, scores: Any, law: str = "", rows: str = "") -> Any:
+        return applied("softmax", (scores,))
+
+    def exp(self, scores: Any, law: str = "") -> Any:
+        return applied("exp", (scores,))
+
+    def diagonal(self, v: Any) -> Any:
+        return applied("diag", (v,), cols=v.rows)
+
+    def rotate(self, z: Any) -> Any:
+        return applied("R", (z,))
+
+
+def applied(
+    name: str, args: Iterable[Any], cols: str | None = None, rows: str | None = None, inputs: int = 0
+) -> Written:
+    args = list(args)
+    text = words.latex_call(name, [a.latex() for a in args], inputs)
+    return Written(text, rows or args[0].rows, cols or args[0].cols)
+
+
+def written(side: Any) -> str:
+    """One side as LaTeX: a call by its name and weights, anything else as it was computed."""
+    if isinstance(side, Call):
+        value = side.value
+        arguments = [*side.inputs, *weights_of(side.layer, Written)]
+        return applied(side.name, arguments, value.cols, value.rows, len(side.inputs)).latex()
+    return side.latex()
+
+
+def both_sides(claim: Claim) -> list[tuple[str, str]]:
+    """The claim's equations as LaTeX pairs, printed from its own two sides."""
+    return [(written(left), written(right)) for left, right in claim.sides_in("symbolic")(WrittenWorld())]
+
+
+def equations(claim: Claim) -> list[str]:
+    """The same as formulas; where a side is exactly the identity matrix there is nothing to print."""
+    return [f"{left} = {right}" for left, right in both_sides(claim) if left != right]
