@@ -1,0 +1,46 @@
+"""The benchmark runs, and its peers do the same work; no time is asserted anywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import lines
+from tests.bench.sympy_peer import block, settled, sympy_step
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_sympy_proves_the_same_step():
+    sympy_step()
+
+
+def test_the_peer_can_fail():
+    import sympy
+
+    n, d = sympy.symbols("n d", integer=True, positive=True)
+    weights = {name: sympy.MatrixSymbol(name, d, d) for name in "QKVOUD"}
+    x = sympy.MatrixSymbol("X", n, d)
+    assert settled(block(weights, x)) != settled(block(weights | {"K": weights["V"]}, x))
+
+
+@pytest.mark.parametrize("line", [lines.induction_step, lines.unrolled], ids=lambda line: line.__name__)
+def test_a_line_gives_rows(line):
+    rows = list(line())
+    assert rows and all(row.what and row.ours for row in rows)
+
+
+def test_ratio_is_ours_over_peer():
+    _, _, ratio = lines.in_turn(lambda: sum(range(200_000)), lambda: None, rounds=3)
+    assert ratio > 1
+
+
+def test_unknown_line_is_bad_input():
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--only", "nothing"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    assert "no line matches" in run.stderr and "Traceback" not in run.stderr
