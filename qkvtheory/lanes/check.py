@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from qkvtheory import gauge
-from qkvtheory.chains import BrokenStep, Chain, Sides, broken_without, calculate
+from qkvtheory.chains import Chain, Sides, broken_without, calculate
 from qkvtheory.claims.model import Claim, Control, Pairs, Statement, shown, value_of
 from qkvtheory.errors import HypothesisError
 from qkvtheory.lanes.mutants import Mutant, mutants, planted
@@ -17,6 +17,7 @@ from qkvtheory.lanes.worlds import EVERYTHING, Comparison, Floats, Fractions, Ha
 from qkvtheory.words import Word
 
 HASH_SEEDS = (11, 12)
+WRONG = (ValueError, ArithmeticError, TypeError, AttributeError, NameError, IndexError, StopIteration)
 MARGIN = 1e3  # a rejected control differs by at least this many tolerances, and visibly
 VISIBLE = 1e-6
 
@@ -45,7 +46,7 @@ def run_lane(claim: Claim, lane: str) -> LaneResult:
             check_statement(claim, lane, result)
             if result.status == "pass":
                 check_mutants(claim, lane, result)
-    except (HypothesisError, BrokenStep, ArithmeticError, ValueError, TypeError, IndexError, StopIteration) as error:
+    except WRONG as error:
         result.fail(f"{type(error).__name__}: {error}")
     result.seconds = time.perf_counter() - start
     return result
@@ -131,7 +132,7 @@ def run_control(claim: Claim, control: Control, lanes: tuple[str, ...]) -> Contr
             continue
         try:
             run_control_lane(claim, control, lane, result)
-        except (ArithmeticError, ValueError, TypeError, IndexError, StopIteration) as error:
+        except WRONG as error:
             result.lanes[lane] = ACCEPTED
             result.reason = f"the control itself failed: {type(error).__name__}: {error}"
     return result
@@ -217,7 +218,7 @@ def survives(claim: Claim, mutant: Mutant, lane: str) -> bool:
     try:
         with planted(mutant, gauge):
             return not any(differs(seen, lane) for seen in compare(world, claim.sides_in(lane)(world)))
-    except (HypothesisError, ValueError, TypeError):
+    except WRONG:
         return False
 
 

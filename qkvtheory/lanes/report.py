@@ -19,7 +19,7 @@ from qkvtheory.claims.model import Claim
 from qkvtheory.claims.register import left_out, register
 from qkvtheory.errors import HypothesisError
 from qkvtheory.lanes import formal
-from qkvtheory.lanes.check import calculation, run_control, run_lane, sides_without
+from qkvtheory.lanes.check import WRONG, calculation, run_control, run_lane, sides_without
 from qkvtheory.lanes.results import ACCEPTED, FAIL, NOT_RUN, ControlResult, LaneResult
 from qkvtheory.lanes.worlds import Words
 from qkvtheory.lanes.written import both_sides, equations
@@ -102,30 +102,29 @@ def manifest(reports: Sequence[ClaimReport], seconds: float) -> dict[str, Any]:
 
 def claim_entry(report: ClaimReport) -> dict[str, Any]:
     c = report.claim
-    return {
+    entry = {
         "id": c.id,
         "rank": c.rank,
         "kind": c.kind,
         "title": c.title,
         "chapter": c.chapter,
         "statement": c.statement,
-        "equations": equations(c),
         "sources": [asdict(s) for s in c.sources],
         "hypotheses": [asdict(h) for h in c.hypotheses],
         "uses": list(c.uses),
-        "steps": proof_steps(c),
-        "breaks": breaks(c),
         "lanes": {name: result.as_dict() for name, result in report.lanes.items()},
         "controls": [control.as_dict() for control in report.controls],
         "status": "fail" if report.red else "pass",
         "command": f"python -m qkvtheory check {c.id}",
     }
+    try:
+        return entry | {"equations": equations(c), "steps": proof_steps(c), "breaks": breaks(c)}
+    except WRONG as error:  # a damaged construction: the page shows the claim red, and this in place of a proof
+        return entry | {"equations": [], "steps": [], "breaks": {}, "broken": str(error)}
 
 
 def proof_steps(claim: Claim, number: int = 0) -> list[dict[str, Any]]:
-    """The calculation of one equation as the page prints it, from the left side as written to the right side as
-    written.
-    """
+    """The calculation of one equation as the page prints it, from the left side as written to the right as written."""
     left, right = both_sides(claim)[number]
     steps: list[dict[str, Any]] = [{"latex": left, "reason": "", "needs": []}]
     for step in calculation(claim, number).steps:
@@ -138,9 +137,10 @@ def proof_steps(claim: Claim, number: int = 0) -> list[dict[str, Any]]:
 
 
 def reason(claim: Claim, name: str) -> str:
+    """A reason in words; another claim is named by its role, so that a page links it."""
     sentences = {h.id: f"{h.id}: {h.sentence}" for h in claim.hypotheses}
     wording = {"": "multiply out", "definition": "definition"}
-    return sentences.get(name) or wording.get(name) or f"by {name}"
+    return sentences.get(name) or wording.get(name) or f"by {{claim}}`{name}`"
 
 
 def breaks(claim: Claim) -> dict[str, dict[str, Any]]:
@@ -149,10 +149,8 @@ def breaks(claim: Claim) -> dict[str, dict[str, Any]]:
     found = {}
     for hypothesis in claim.hypotheses:
         number = next((i for i, step in enumerate(steps) if hypothesis.id in step["needs"]), None)
-        if number is not None:
-            found[hypothesis.id] = {"step": number, **left_over(claim, hypothesis.id)}
-        else:
-            found[hypothesis.id] = {"step": None, **counterexample(claim, hypothesis.id)}
+        what = counterexample(claim, hypothesis.id) if number is None else left_over(claim, hypothesis.id)
+        found[hypothesis.id] = {"step": number, **what}
     return found
 
 

@@ -123,20 +123,11 @@ class World:
         core = given.pop("core", None) or self.core()
         return Attention(core, **weights, **{b: self.weight(b, "1", size) for b, size in rows.items()}, **given)
 
-    def block(self, label: str = "", **topology: Any) -> Block:
+    def block(self, *, biases: bool = False, **topology: Any) -> Block:
         """A block with a skip around attention only, unless ``topology`` says otherwise."""
-        a = self.attention(
-            **{
-                f"W_{x}": self.weight(f"W_{x}{label}", *s)
-                for x, s in zip("QKVO", ("dp", "dk", "dv", "od"), strict=True)
-            }
-        )
-        act = self.function(f"phi{label}")
-        return Block(
-            a,
-            MLP(act, self.weight(f"W_up{label}", "d", "hidden"), self.weight(f"W_down{label}", "hidden", "d")),
-            **topology,
-        )
+        up, down = self.weight("W_up", "d", "hidden"), self.weight("W_down", "hidden", "d")
+        rows = {"b_up": self.weight("b_up", "1", "hidden"), "b_down": self.weight("b_down", "1", "d")} if biases else {}
+        return Block(self.attention(biases=biases), MLP(self.function("phi"), up, down, **rows), **topology)
 
     def compare(self, left: Any, right: Any) -> Comparison:
         raise NotImplementedError

@@ -98,10 +98,11 @@ def selected(w: Any, which: str = "K") -> Pairs:
 
 
 def columns_in_words(w: Any) -> Pairs:
-    """[U | U'] is theta: U = theta J with J the first s unit vectors, so back @ U = J."""
-    theta, J = w.invertible("Theta", "d", "H1"), w.matrix("J", "d", "s")
-    (read,) = gauge.reads(gauge.inverse(theta), theta @ J)
-    return [(read, J)]
+    """[U | U'] is theta, and J its first columns of the identity: W_K = theta J becomes J."""
+    x, theta, J = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H1"), w.matrix("J", "d", "k")
+    a = w.attention(W_K=theta @ J)
+    new = gauge.change_basis(a, theta)
+    return [(new.W_K, J), (call(new, x @ theta), call(a, x))]
 
 
 def columns_counted(_: Any) -> Pairs:

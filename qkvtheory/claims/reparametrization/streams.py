@@ -162,10 +162,10 @@ SINGLE_HEAD = Claim(
 )
 
 
-def blocks(w: Any) -> Pairs:
+def rebased(w: Any, biases: bool = False) -> Pairs:
     """A block carries one basis in and another out: its last write absorbs the change."""
     x, enter, leave = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H2"), w.invertible("Phi", "d", "H2")
-    b = w.block()
+    b = w.block(biases=biases)
     return [(call(gauge.rebase(b, enter, leave), x @ enter, name="block"), b(x) @ leave)]
 
 
@@ -174,7 +174,7 @@ def writes(w: Any) -> Pairs:
     theta = w.invertible("Theta", "d", "H2")
     U, V = w.matrix("U_1", "n", "s"), w.matrix("U_2", "n", "s")
     A, B = w.matrix("W_1", "s", "d"), w.matrix("W_2", "s", "d")
-    return [*blocks(w), (U @ (A @ theta) + V @ (B @ theta), (U @ A + V @ B) @ theta)]
+    return [*rebased(w), *rebased(w, biases=True), (U @ (A @ theta) + V @ (B @ theta), (U @ A + V @ B) @ theta)]
 
 
 def a_write_forgotten(w: Any) -> Pairs:
@@ -225,7 +225,7 @@ WHERE_THETA_GOES = Claim(
     sides=writes,
     special={"count": theta_counted},
     settings=lambda s: not s.biases,
-    constructions=("rebase", "change_basis", "reads"),
+    constructions=("rebase", "change_basis", "reads", "carried"),
     controls=(
         Control("H1", "one write ($W_O$) forgotten", a_write_forgotten),
         Control("H1", "a skip around the MLP, so the old basis gets through", a_skip_in_the_way),
