@@ -182,7 +182,8 @@ def carried(row: Any, basis: Any) -> Any:
 def check(attention: Attention, **bases: Any) -> None:
     """One kind of number, and shapes that fit, before anything is computed."""
     weights = {f"W_{name}": getattr(attention, f"W_{name}") for name in "QKVO"}
-    agree(**weights, **bases)
+    biases = {f"b_{name}": getattr(attention, f"b_{name}") for name in "QKVO"}
+    agree(**weights, **biases, **bases)
     for name, weight in weights.items():
         check_matrix(weight, name)
     readers = {"theta": ("W_Q",) if bases.get("phi") is not None else ("W_Q", "W_K", "W_V"), "phi": ("W_K", "W_V")}

@@ -28,6 +28,7 @@ from qkvtheory.network import MLP, Attention, Block
 from qkvtheory.positions import rational_rope, rope
 
 SLACK = 64
+DECIDES = 1e-6  # a comparison with a larger tolerance is no evidence
 EVERYTHING = frozenset({"*"})
 
 
@@ -396,6 +397,8 @@ class Floats(Arrays):
         return SLACK * float(np.finfo(np.float64).eps) * self.cond
 
     def compare(self, left: np.ndarray, right: np.ndarray) -> Comparison:
+        if self.tolerance > DECIDES:
+            raise ValueError(f"a tolerance of {self.tolerance:.1e} decides nothing; it belongs in the error ladder")
         scale = float(np.abs(right).max()) or 1.0
         size = float(np.abs(left - right).max()) / scale
         return Comparison(size <= self.tolerance, int(right.size), size, self.tolerance)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from qkvtheory import gauge
+from qkvtheory.attention import Heads
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, call
 from qkvtheory.claims.reparametrization.lemma import (
     CHAPTER,
@@ -13,6 +16,7 @@ from qkvtheory.claims.reparametrization.lemma import (
 )
 from qkvtheory.claims.reparametrization.streams import single_head
 from qkvtheory.lanes.settings import plain_scores, square_keys
+from qkvtheory.network import Attention
 
 # -- exact conditions --------------------------------------------------------------------------------------------------
 
@@ -48,6 +52,17 @@ def not_equal_projections(w: Any) -> Pairs:
     return [(W_K, W_Q)]
 
 
+def numbers_counted(_: Any) -> Pairs:
+    """A basis has d^2 numbers to choose; two identities ask for 2 d^2."""
+    pairs = []
+    for d in (2, 8, 16):
+        W_Q, W_K, W_V, W_O = np.random.default_rng(d).normal(size=(4, d, d))
+        theta, new = gauge.reparametrize(Attention(Heads(2), W_Q, W_K, W_V, W_O), "Q")
+        fixed = sum(int((weight == np.eye(d)).all()) * weight.size for weight in (new.W_Q, new.W_K))
+        pairs += [(d * d, theta.size), (theta.size, fixed), (2 * d * d, W_Q.size + W_K.size)]
+    return pairs
+
+
 NOT_TWO = Claim(
     id="not-two-at-once",
     rank="remark",
@@ -69,7 +84,9 @@ NOT_TWO = Claim(
     ),
     uses=("reparam-lemma", "eliminable-iff", "eliminate-q"),
     kind="condition",
+    lanes=("symbolic", "exact", "numeric", "count"),
     sides=both_identities,
+    special={"count": numbers_counted},
     settings=square_keys,
     controls=(
         Control("H2", "both set to $I$ for independent $W_Q$ and $W_K$", both_forced, settings=plain_scores),

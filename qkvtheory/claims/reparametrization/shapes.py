@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qkvtheory import gauge
+from qkvtheory.attention import Heads
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, call
 from qkvtheory.claims.reparametrization.lemma import (
     CHAPTER,
@@ -202,6 +203,17 @@ def rank_deficient(w: Any) -> Pairs:
     return [(x @ W_Q @ (gauge.right_inverse(J) @ back @ read), x @ read)]
 
 
+def widths_counted(_: Any) -> Pairs:
+    """The stream and everything that reads it grow from d to p; what is saved is d p, what is paid (p - d) a column read."""
+    pairs = []
+    for d, p in ((4, 6), (8, 8), (8, 24)):
+        rng = np.random.default_rng(p)
+        W_Q, W_K, W_V = (rng.normal(size=(d, width)) for width in (p, d, d))
+        _, new = gauge.reparametrize(Attention(Heads(1), W_Q, W_K, W_V, np.eye(d)), "Q")
+        pairs += [(p, len(new.W_K)), (p, len(new.W_V)), (W_K.size + (p - d) * d, new.W_K.size)]
+    return pairs
+
+
 WIDE_QUERY = Claim(
     id="wide-query",
     rank="remark",
@@ -218,7 +230,9 @@ WIDE_QUERY = Claim(
     ),
     sources=(OURS,),
     uses=("three-products",),
+    lanes=("symbolic", "exact", "numeric", "count"),
     sides=lambda w: [*wide(w), *another_right_inverse(w)],
+    special={"count": widths_counted},
     settings=lambda s: not s.biases,
     constructions=("reparametrize", "reads"),
     controls=(
