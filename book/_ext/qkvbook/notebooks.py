@@ -1,0 +1,55 @@
+"""Outputs of notebook cells that myst-nb cannot show by itself: plotly figures and widgets."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from .elements import el
+from .plots import live
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class PlotlyOutput:
+    """Plotly output of a notebook cell, for myst-nb."""
+
+    mime_priority_overrides = (("html", PLOTLY, 5),)
+
+    @staticmethod
+    def handle_mime(_renderer: Any, data: Any, _inline: bool) -> list[nodes.Element] | None:
+        if data.mime_type != PLOTLY:
+            return None
+        figure = data.content if isinstance(data.content, dict) else json.loads(data.content)
+        title = figure.get("layout", {}).get("title", {})
+        label = (
+            title.get("text") if isinstance(title, dict) else title
+        ) or "Interactive chart; its numbers are in the cell above"
+        return [live(figure, re.sub(r"<[^>]+>", "", label))]
+
+
+class WidgetOutput:
+    """A widget needs a running notebook. The page says so instead of leaving a gap."""
+
+    mime_priority_overrides = ()
+
+    @staticmethod
+    def handle_mime(_renderer: Any, data: Any, _inline: bool) -> list[nodes.Element] | None:
+        if data.mime_type != WIDGET:
+            return None
+        return [el("p", "An interactive widget stands here when the notebook runs.", class_="muted widget-place")]
+
+
+def setup(app: Sphinx) -> None:
+    """Give myst-nb our renderers without an entry point: they are looked up by this one function."""
+    from myst_nb.core import render
+
+    ours = [PlotlyOutput, WidgetOutput]
+    others = [renderer for renderer in render.load_mime_renders() if renderer not in ours]
+    render.load_mime_renders = cache(lambda: [*others, *ours])

@@ -1,0 +1,166 @@
+"""What a reader does: switch a hypothesis off, filter, search, change the theme, print, read without script."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .conftest import HTML
+
+pytestmark = pytest.mark.pages
+REGISTER = "book/register.html"
+CHAPTER = "book/part-1/reparametrization.html"
+RAIL = "e => getComputedStyle(e.matches('li') ? e : e.querySelector('li')).borderLeftColor"  # of a step, or of all
+SWITCH = "#reparam-lemma [role=switch]"
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_switch_by_keyboard(open_page: Any, script: bool) -> None:
+    """Off, by the space bar, a hypothesis opens its controls and marks the failing step; on, all is as before."""
+    tab = open_page(CHAPTER, java_script_enabled=script)
+    switches = tab.locator(SWITCH)
+    assert switches.count() >= 2
+    for at in range(switches.count()):
+        switch = switches.nth(at)
+        name = switch.get_attribute("id")
+        shown = tab.locator(f'[data-off~="{name}"]')
+        failing = tab.locator(f'[data-fails~="{name}"]')
+        calm = tab.locator("#reparam-lemma").evaluate("e => getComputedStyle(e).borderTopStyle")
+        assert not any(part.is_visible() for part in shown.all())
+        step_before = failing.first.evaluate(RAIL)
+        switch.focus()
+        tab.keyboard.press("Space")
+        assert not switch.is_checked()
+        assert all(part.is_visible() for part in shown.all())
+        assert tab.locator("#reparam-lemma").evaluate("e => getComputedStyle(e).borderTopStyle") != calm
+        assert failing.first.evaluate(RAIL) != step_before
+        tab.keyboard.press("Space")
+        assert not any(part.is_visible() for part in shown.all())
+
+
+def test_switches_are_named_and_described(open_page: Any) -> None:
+    tab = open_page(CHAPTER)
+    for switch in tab.locator(".claim [role=switch]").all():
+        assert switch.evaluate("e => e.labels[0].textContent.trim()")
+        described = switch.get_attribute("aria-describedby")
+        assert tab.locator(f"#{described}").text_content().strip()
+
+
+def test_a_status_is_never_color_alone(open_page: Any) -> None:
+    tab = open_page(CHAPTER)
+    states = tab.locator(".status").all()
+    assert states
+    for state in states:
+        sign, words = state.evaluate("e => [e.firstElementChild.textContent, e.textContent.slice(1).trim()]")
+        assert sign in "✓✗–" and words
+        if "not-run" in state.get_attribute("class"):
+            assert "not run" in words and sign == "–"
+
+
+def test_register_filters_without_script(open_page: Any) -> None:
+    tab = open_page(REGISTER, java_script_enabled=False)
+    rows = tab.locator(".register tbody tr")
+    everything = sum(row.is_visible() for row in rows.all())
+    for kind in ("theorem", "remark"):
+        tab.locator(f"#show-{kind}").check()
+        shown = [row.get_attribute("class") for row in rows.all() if row.is_visible()]
+        assert shown and all(kind in names for names in shown) and len(shown) < everything
+
+
+def test_register_filters_by_words(open_page: Any) -> None:
+    tab = open_page(REGISTER)
+    tab.locator("#register-words").fill("reparam-lemma")
+    shown = [row.text_content() for row in tab.locator(".register tbody tr").all() if row.is_visible()]
+    assert shown and all("reparam-lemma" in text for text in shown)
+    tab.locator("#register-words").fill("no claim says this")
+    assert not any(row.is_visible() for row in tab.locator(".register tbody tr").all())
+
+
+def test_register_draws_every_claim(open_page: Any) -> None:
+    tab = open_page(REGISTER)
+    assert tab.locator(".dag a").count() == tab.locator(".register tbody tr").count()
+
+
+def test_print_shows_what_is_folded(open_page: Any) -> None:
+    """On paper every box of a claim, proof and solution is open, without any script."""
+    tab = open_page(CHAPTER, java_script_enabled=False)
+    folded = tab.locator(":is(details.lanes, details.proof, details.folded):not([open]) > :not(summary)").all()
+    assert folded and not any(part.is_visible() for part in folded)
+    tab.emulate_media(media="print")
+    for part in folded:
+        assert part.evaluate("e => e.checkVisibility({visibilityProperty: true}) && e.offsetHeight > 0")
+    assert all(part.is_visible() for part in tab.locator("article.claim .broken").all())
+    assert not tab.locator("#site-nav").is_visible()
+
+
+def test_theme_switch_is_remembered(open_page: Any) -> None:
+    tab = open_page(CHAPTER, color_scheme="light")
+    before = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.locator(".theme-switch").click()
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    tab.reload()
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_dark_without_script(open_page: Any) -> None:
+    light = open_page(CHAPTER, java_script_enabled=False, color_scheme="light")
+    dark = open_page(CHAPTER, java_script_enabled=False, color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert light.evaluate(ground) != dark.evaluate(ground)
+
+
+def test_contents_open_on_a_phone(open_page: Any) -> None:
+    tab = open_page(CHAPTER, width=360, java_script_enabled=False)
+    assert not tab.locator("#site-nav").is_visible()
+    tab.get_by_role("button", name="Contents").click()
+    assert tab.locator("#site-nav").is_visible()
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#site-nav").is_visible()
+
+
+def test_the_front_door_leads_to_the_first_page(open_page: Any) -> None:
+    tab = open_page("index.html")
+    tab.wait_for_url("**/book/index.html", timeout=5000)
+
+
+def test_search_finds_a_chapter(open_page: Any) -> None:
+    tab = open_page("search.html?q=reparametrization")
+    tab.locator("#search-results li a").first.wait_for(timeout=5000)
+    found = [link.get_attribute("href") for link in tab.locator("#search-results li a").all()]
+    assert any("reparametrization" in link for link in found)
+
+
+def test_wide_boxes_scroll_by_keyboard(open_page: Any) -> None:
+    tab = open_page(CHAPTER, width=360)
+    overflowing = ".filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.tabIndex)"
+    wide = tab.evaluate(f"[...document.querySelectorAll('.scroll')]{overflowing}")
+    assert wide and set(wide) == {0}
+
+
+def test_formulas_are_read_aloud(open_page: Any) -> None:
+    """Beside every picture of a formula stands MathML, and the picture itself is silent."""
+    tab = open_page(CHAPTER)
+    assert tab.locator(".math > svg, .math .scroll > svg").count() > 20
+    silent = tab.locator("svg[aria-hidden=true] ~ .mathml > math")
+    assert silent.count() == tab.locator(".math > svg, .math .scroll > svg").count()
+
+
+def test_one_color_per_symbol(open_page: Any) -> None:
+    tab = open_page(CHAPTER)
+    colors = {
+        name: tab.locator(f".math .sym-{name}").first.evaluate("e => getComputedStyle(e).fill")
+        for name in ("q", "k", "v", "x", "theta")
+    }
+    assert len(set(colors.values())) == 5
+
+
+def test_a_chart_is_drawn_over_its_still(open_page: Any) -> None:
+    charts = [
+        page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html") if " data-plot " in page.read_text("utf8")
+    ]
+    if not charts:
+        pytest.skip("no page of this book has a chart")
+    tab = open_page(charts[0])
+    tab.locator("[data-plot]").first.scroll_into_view_if_needed()
+    tab.locator(".plot-live.drawn .main-svg").first.wait_for(timeout=20000)

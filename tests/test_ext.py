@@ -1,0 +1,326 @@
+"""The Sphinx extension: formulas, colors, claims, values, and what makes a build fail."""
+
+from __future__ import annotations
+
+import copy
+import doctest
+import importlib
+import io
+import json
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("sphinx")
+
+import qkvbook
+from qkvbook.dag import direct, drawing, layers
+from qkvbook.manifest import Manifest, number, status
+from qkvbook.math import TexError, Typesetter, glyph_sheet
+from qkvbook.plain import plain
+from qkvbook.symbols import color
+from qkvbook.values import read
+
+ROOT = Path(__file__).parents[1]
+STYLE = (ROOT / "book" / "assets" / "site.css").read_text("utf8")
+MODULES = [info.name for info in pkgutil.iter_modules(qkvbook.__path__, "qkvbook.")]
+
+LANE = {
+    "status": "pass",
+    "comparisons": 3,
+    "worst": 1e-13,
+    "tolerance": 1e-10,
+    "seconds": 0.1,
+    "opaque": ["g"],
+    "reason": "",
+}
+SINGULAR = {"hypothesis": "H1", "what": "a singular basis", "lane": "numeric", "status": "rejected", "size": 0.9}
+FIRST: dict[str, Any] = {
+    "id": "first",
+    "rank": "remark",
+    "kind": "identity",
+    "title": "What $W_Q$ sees",
+    "chapter": "one",
+    "statement": "The product $XW_Q$.",
+    "equations": ["X = X"],
+    "sources": [{"key": "", "version": "", "name": "", "provenance": "derived", "note": "small"}],
+    "hypotheses": [{"id": "H1", "name": "invertible basis", "sentence": "$\\Theta$ is invertible"}],
+    "uses": [],
+    "steps": [{"latex": "X", "reason": "", "needs": []}, {"latex": "X", "reason": "a reason", "needs": ["H1"]}],
+    "breaks": {"H1": {"step": 1, "message": "nothing cancels", "latex": "\\Theta"}},
+    "lanes": {"numeric": LANE},
+    "controls": [{**SINGULAR, "reason": ""}],
+    "command": "python -m qkvtheory check first",
+}
+PAGE = "# One\n\n```{claim} first\n```\n\n```{proof-steps} first\n```\n"
+
+
+def manifest(*claims: dict[str, Any], sources: str = "0") -> dict[str, Any]:
+    meta = {
+        "versions": {"python": "3.11"},
+        "time": "2026-01-01T00:00:00+00:00",
+        "sources_sha256": sources,
+        "seconds": 1.0,
+    }
+    return {"meta": meta, "claims": list(claims), "left_out": []}
+
+
+def claim(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(FIRST), **changes}
+
+
+def build(folder: Path, pages: dict[str, str], data: dict[str, Any], **options: Any) -> tuple[str, Path]:
+    """Build a small book; its warnings and its folder of pages."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    (folder / "_build").mkdir()
+    (folder / "_build" / "claims.json").write_text(json.dumps(data), "utf8")
+    for name, text in pages.items():
+        (folder / f"{name}.md").write_text(text, "utf8")
+    listed = "\n".join(pages)
+    (folder / "index.md").write_text(f"# A book\n\n```{{toctree}}\n{listed}\n```\n", "utf8")
+    (folder / "refs.bib").write_text("@book{a, title={A}, author={B. C}, year=2000, publisher={D}}\n", "utf8")
+    settings = {
+        "extensions": ["myst_nb", "sphinxcontrib.bibtex", "qkvbook"], "html_title": "A book", "html_theme": "basic",
+        "html_math_renderer": "qkv", "html_static_path": [str(ROOT / "book" / "assets")],
+        "myst_enable_extensions": ["dollarmath"],
+        "bibtex_bibfiles": ["refs.bib"], "qkv_check_sources": False, "nb_execution_mode": "off", **options,
+    }  # fmt: skip
+    warnings = io.StringIO()
+    out = folder / "_build" / "html"
+    with patch_docutils(), docutils_namespace():
+        app = Sphinx(folder, None, out, folder / "_build" / "doctrees", "html", settings, io.StringIO(), warnings)
+        app.build()
+    return re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()), out
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_in_docstrings(module: str) -> None:
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+# --- formulas ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tex", "expected"),
+    [
+        (r"W_Q", r"{\class{sym-q}{W_Q}}"),
+        (r"W_{K}^{(h)}", r"{\class{sym-k}{W_{K}^{(h)}}}"),
+        (r"\widetilde{W}_V'", r"{\class{sym-v}{\widetilde{W}_V'}}"),
+        (r"\Theta^{-1}", r"{\class{sym-theta}{\Theta^{-1}}}"),
+        (r"\tilde\Theta_1", r"{\class{sym-theta}{\tilde\Theta_1}}"),
+        (r"QK^\top", r"{\class{sym-q}{Q}}{\class{sym-k}{K^\top}}"),
+        (r"e^{X}", r"e^{{\class{sym-x}{X}}}"),
+        (r"\frac QK", r"\frac {\class{sym-q}{Q}}{\class{sym-k}{K}}"),
+        (r"W_O", r"W_O"),
+        (r"\mathrm{KV}", r"\mathrm{KV}"),
+        (r"\text{if } V", r"\text{if } {\class{sym-v}{V}}"),
+        (r"\mathcal{K}", r"\mathcal{K}"),
+        (r"\begin{matrix}X\end{matrix}", r"\begin{matrix}{\class{sym-x}{X}}\end{matrix}"),
+    ],
+)
+def test_symbols_get_their_color(tex: str, expected: str) -> None:
+    assert color(tex) == expected
+
+
+@pytest.fixture(scope="module")
+def typesetter(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = Typesetter(tmp_path_factory.mktemp("tex") / "formulas.json")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "tex", [r"\frac QK", r"e^X", r"\sqrt X", r"\hat{Q}_i^2", r"W_Q'", r"\left(X\right)^{-1}", r"X\Theta\Theta^{-1}W_Q"]
+)
+def test_colored_formulas_are_still_tex(tex: str, typesetter: Typesetter) -> None:
+    parts = typesetter.typeset(tex, display=False)
+    assert parts["svg"].startswith("<svg") and "sym-" in parts["svg"] and parts["mathml"].startswith("<math")
+
+
+def test_bad_tex_is_refused(typesetter: Typesetter) -> None:
+    for bad in (r"\frac{a", r"\nosuchmacro", r"a^b^c"):
+        with pytest.raises(TexError):
+            typesetter.typeset(bad, display=False)
+
+
+def test_each_outline_once(typesetter: Typesetter) -> None:
+    page = "".join(typesetter.html(tex) for tex in ("X", "XX", "XY"))
+    sheet = glyph_sheet(page, typesetter.glyphs)
+    assert sheet.count("<path ") == 2
+    assert glyph_sheet("<p>no formula</p>", typesetter.glyphs) == ""
+
+
+def test_formulas_are_remembered(tmp_path: Path) -> None:
+    store = tmp_path / "formulas.json"
+    first = Typesetter(store)
+    drawn = first.html("X+1")
+    first.close()
+    again = Typesetter(store)
+    assert again.html("X+1") == drawn
+    assert "process" not in vars(again)
+
+
+@pytest.mark.parametrize(
+    ("tex", "text"), [(r"W_Q^{-1}", "W_Q⁻¹"), (r"X\Theta", "XΘ"), (r"\mathrm{MHA}(X)", "MHA(X)"), (r"K^\top", "Kᵀ")]
+)
+def test_plain_text(tex: str, text: str) -> None:
+    assert plain(tex) == text
+
+
+# --- colors -----------------------------------------------------------------------------------------------------------
+
+
+def pairs() -> dict[str, tuple[str, str]]:
+    return {
+        name: (light, dark) for name, light, dark in re.findall(r"--qkv-([\w-]+): light-dark\((#\w+), (#\w+)\)", STYLE)
+    }
+
+
+def luminance(hexadecimal: str) -> float:
+    parts = [int(hexadecimal[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v", "x", "theta", "text", "muted", "link", "pass", "fail", "rank"])
+@pytest.mark.parametrize("ground", ["page", "surface"])
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_contrast(name: str, ground: str, mode: int) -> None:
+    assert contrast(pairs()[name][mode], pairs()[ground][mode]) >= 4.5
+
+
+def test_five_symbols_five_colors() -> None:
+    for mode in (0, 1):
+        assert len({pairs()[name][mode] for name in ("q", "k", "v", "x", "theta")}) == 5
+
+
+def test_style_and_scripts_name_no_other_host() -> None:
+    for file in (ROOT / "book" / "assets").iterdir():
+        assert not re.search(r"https?://(?!www\.w3\.org)", file.read_text("utf8")), file
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lanes", "controls", "verdict"),
+    [
+        (["pass", "pass"], ["rejected"], "pass"),
+        (["pass", "not-run"], ["rejected"], "pass"),
+        (["not-run"], ["not-run"], "not-run"),
+        (["pass", "fail"], ["rejected"], "fail"),
+        (["pass"], ["rejected", "accepted"], "fail"),
+    ],
+)
+def test_verdict(lanes: list[str], controls: list[str], verdict: str) -> None:
+    states = {str(at): {"status": state} for at, state in enumerate(lanes)}
+    assert status({"lanes": states, "controls": [{"status": state} for state in controls]}) == verdict
+
+
+def test_problems_are_named() -> None:
+    assert Manifest(manifest(claim())).problems() == []
+    red = claim(lanes={"numeric": {**LANE, "status": "fail"}})
+    fooled = claim(controls=[{**FIRST["controls"][0], "status": "accepted"}])
+    for bad, said in [
+        (red, "numeric lane fails"),
+        (fooled, "was accepted"),
+        (claim(controls=[]), "no control"),
+        (claim(uses=["x"]), "no claim"),
+    ]:
+        (line,) = Manifest(manifest(bad)).problems()
+        assert said in line
+
+
+def test_values_are_read_by_path(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"rows": [{"cond": 2431.7}]}', "utf8")
+    data = Manifest(manifest(claim())).data
+    assert read("claims.first.controls.0.size|.1e", data, tmp_path) == "9.0e-01"
+    assert read("run.rows.0.cond|.0f", data, tmp_path) == "2432"
+    for bad in ("claims.none.title", "run.rows.7.cond", "nothing.at.all"):
+        with pytest.raises(KeyError):
+            read(bad, data, tmp_path)
+    assert [number(value) for value in (0, 1200, 3.14e-15)] == ["0", "1,200", "3.1e-15"]
+
+
+def test_layers_of_the_drawing() -> None:
+    assert layers({"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}) == [["a"], ["b", "c"], ["d"]]
+    assert direct({"a": [], "b": ["a"], "c": ["a", "b"]}) == {"a": [], "b": ["a"], "c": ["b"]}
+    svg = drawing(
+        {"a": {"uses": [], "rank": "theorem"}, "b": {"uses": ["a"], "rank": "remark"}}, lambda name: f"#{name}"
+    )
+    assert svg.count("<a ") == 2 and svg.count("<path ") == 1
+
+
+# --- builds -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_book_builds_without_a_word(tmp_path: Path) -> None:
+    pages = {
+        "one": f"{PAGE}\nSee {{claim}}`first`, {{value}}`claims.first.controls.0.size|.2f`.\n",
+        "all": "# All\n\n```{register}\n```\n",
+    }
+    warnings, out = build(tmp_path, pages, manifest(claim()))
+    assert warnings == ""
+    text = (out / "one.html").read_text("utf8")
+    assert 'role="switch"' in text and 'id="first"' in text and "0.90" in text
+    assert "<title>One – A book</title>" in text
+    assert not re.search(r'(src|href)="(https?:)?//', text)
+    assert '<a href="one.html#first"' in (out / "all.html").read_text("utf8")
+
+
+@pytest.mark.parametrize(
+    ("page", "data", "said"),
+    [
+        (f"{PAGE}\nBad $\\frac{{a$ here.\n", manifest(claim()), r"one\.md:9: WARNING: cannot typeset"),
+        (f"{PAGE}\n$$\n\\nosuchmacro\n$$\n", manifest(claim()), r"one\.md:9: WARNING: cannot typeset"),
+        (f"{PAGE}\n```{{claim}} second\n```\n", manifest(claim()), r"one\.md:9: WARNING: no claim 'second'"),
+        (f"{PAGE}\n{{claim}}`second`\n", manifest(claim()), r"one\.md:9: WARNING: no claim 'second'"),
+        (f"{PAGE}\n{{value}}`claims.second.x`\n", manifest(claim()), r"one\.md:9: WARNING: no value"),
+        ("# One\n", manifest(claim()), "claim 'first' has no box in its chapter 'one'"),
+        (
+            f"{PAGE}\n```{{claim}} first\n```\n",
+            manifest(claim()),
+            r"one\.md:9: WARNING: claim 'first' has a second box",
+        ),
+        (PAGE, manifest(claim(lanes={"numeric": {**LANE, "status": "fail"}})), "the numeric lane fails"),
+        (PAGE, manifest(claim(controls=[])), "hypothesis H1 has no control"),
+        (f"{PAGE}\n![](picture.svg)\n", manifest(claim()), "has no alternative text"),
+    ],
+    ids=["inline tex", "display tex", "box", "role", "value", "no box", "two boxes", "red", "no control", "no alt"],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, page: str, data: dict[str, Any], said: str) -> None:
+    (tmp_path / "picture.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', "utf8")
+    warnings, _ = build(tmp_path, {"one": page}, data)
+    assert warnings and re.search(said, warnings), warnings
+
+
+def test_leaning_on_a_claim_needs_uses(tmp_path: Path) -> None:
+    second = claim(id="second", chapter="two")
+    two = "# Two\n\n```{claim} second\n```\n\nBy {claim}`first`.\n"
+    warnings, _ = build(tmp_path, {"one": PAGE, "two": two}, manifest(claim(), second))
+    assert re.search(r"two\.md:6: WARNING: leans on claim 'first'", warnings)
+
+
+@pytest.mark.parametrize("how", ["uses", "link"])
+def test_leaning_openly_is_fine(tmp_path: Path, how: str) -> None:
+    second = claim(id="second", chapter="two", uses=["first"] if how == "uses" else [])
+    two = f"# Two\n\n```{{claim}} second\n```\n\nBy {{{'claim' if how == 'uses' else 'claim-link'}}}`first`.\n"
+    warnings, _ = build(tmp_path, {"one": PAGE, "two": two}, manifest(claim(), second))
+    assert warnings == ""
+
+
+def test_a_stale_manifest_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qkvbook.manifest._sources", lambda: "1")
+    warnings, _ = build(tmp_path, {"one": PAGE}, manifest(claim(), sources="0"), qkv_check_sources=True)
+    assert "is stale" in warnings
