@@ -69,7 +69,7 @@ def rms_norm(gain: Any = None, eps: float = 1e-6) -> Callable[[Any], Any]:
     def norm(z: Any) -> Any:
         xp = array_namespace(z)
         z = z / xp.sqrt(xp.mean(z * z, axis=-1, keepdims=True) + eps)
-        return z if gain is None else z * gain
+        return z if gain is None else z * like(gain, z)
 
     return norm
 
@@ -102,9 +102,13 @@ class Heads:
     softcap: float | None = None
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.heads % self.kv_heads:
+        if self.heads < 1 or self.kv_heads < 1 or self.heads % self.kv_heads:
             raise ValueError(f"groups ({self.kv_heads}) must divide heads ({self.heads}), both at least 1")
-        if self.mask is not None and not bool(self.mask.any(-1).all()):
+        if self.mask is None:
+            return
+        if not str(getattr(self.mask, "dtype", "")).endswith("bool"):
+            raise ValueError("mask must be a boolean array, True where attention is allowed")
+        if not bool(self.mask.any(-1).all()):
             raise ValueError("mask: every row needs at least one position it may attend to")
 
     @property
@@ -155,7 +159,9 @@ def repeat(z: Any, heads: int) -> Any:
 
 
 def like(a: Any, z: Any) -> Any:
-    """A mask or bias as an array of z's library, on z's device."""
-    if a is None or isinstance(z, np.ndarray):
+    """A mask, bias or table in z's library, on its device; numbers take z's precision, masks stay boolean."""
+    if a is None or z.dtype == object:
         return a
-    return array_namespace(z).asarray(a, device=device(z))
+    xp = array_namespace(z)
+    a = xp.asarray(a, device=device(z))
+    return xp.astype(a, z.dtype) if xp.isdtype(a.dtype, "real floating") else a

@@ -56,10 +56,10 @@ class Chain:
     def then(self, expression: Word, reason: str, needs: Sequence[str] = ()) -> Chain:
         last, number = self.steps[-1].shown, len(self.steps)
         if last.shape != expression.shape:
-            shapes = (f"{w} is {w.rows} x {w.cols}" for w in (last, expression))
+            shapes = (f"{w.brief()} is {w.rows} x {w.cols}" for w in (last, expression))
             raise BrokenStep(number, reason, ", ".join(shapes))
         if last != expression:
-            raise BrokenStep(number, reason, f"left over: {last - expression}", last - expression)
+            raise BrokenStep(number, reason, f"left over: {(last - expression).brief()}", last - expression)
         return self.named(expression, reason, needs)
 
     def named(self, expression: Word, reason: str, needs: Sequence[str] = ()) -> Chain:
@@ -101,7 +101,10 @@ def calculate(run: Callable[[frozenset[str]], Sides], reasons: Sequence[tuple[st
             back.append((before.right, wording, hypothesis))
     if sides.left != sides.right:
         raise BrokenStep(
-            len(chain.steps), "the two sides", f"left over: {sides.left - sides.right}", sides.left - sides.right
+            len(chain.steps),
+            "the two sides",
+            f"left over: {(sides.left - sides.right).brief()}",
+            sides.left - sides.right,
         )
     for expression, wording, hypothesis in reversed(back):
         chain = chain.named(expression, wording, [hypothesis])
@@ -133,5 +136,7 @@ def induction(start: tuple[Word, Word], steps: Sequence[tuple[Word, Word]]) -> i
     """
     for number, (new, old) in enumerate((start, *steps)):
         if new != old:
-            raise BrokenStep(number, "base" if number == 0 else "induction step", f"left over: {new - old}", new - old)
+            raise BrokenStep(
+                number, "base" if number == 0 else "induction step", f"left over: {(new - old).brief()}", new - old
+            )
     return 1 + len(steps)

@@ -70,6 +70,8 @@ def reparametrize(attention: Attention, which: str = "Q") -> tuple[Any, Attentio
         raise ValueError(f"which must be 'Q', 'K' or 'V', not {which!r}")
     check(attention)
     theta, name = getattr(attention, f"W_{which}"), f"W_{which}"
+    for reader in ("W_Q", "W_K", "W_V"):
+        fits(f"the transpose of {name}", theta.mT, reader, getattr(attention, reader))
     rows, cols = theta.shape
     if which != "Q" and rows != cols:
         raise HypothesisError(
@@ -102,6 +104,8 @@ def select_columns(attention: Attention, which: str = "K") -> tuple[Any, Attenti
     becomes "the first g d_h coordinates" and costs no parameters (claim column-selection). At most d columns in all,
     and they must be independent. U' is an orthonormal complement for floats, unit vectors for exact numbers.
     """
+    if not which or set(which) - set("QKV") or len(set(which)) < len(which):
+        raise ValueError(f"which must name some of Q, K, V once each, such as 'K' or 'KV', not {which!r}")
     check(attention)
     names = [f"W_{letter}" for letter in which]
     columns = concat([getattr(attention, name) for name in names])
@@ -123,14 +127,10 @@ def merge_single_head(attention: Attention) -> Attention:
     """
     core = attention.core
     if isinstance(core, Heads):
-        features = {
-            "one head": core.heads == 1,
-            "no RoPE": core.rotate is None,
-            "no QK-norm": not (core.norm_q or core.norm_k),
-        }
-        for hypothesis, holds in features.items():
-            if not holds:
-                raise HypothesisError(hypothesis, f"{core} cannot be merged into one score matrix")
+        if core.heads > 1:
+            raise HypothesisError("one head", f"{core.heads} heads would need {core.heads} merged matrices, not one")
+        if core.rotate is not None or core.norm_q is not None or core.norm_k is not None:
+            raise HypothesisError("bare scores", "RoPE or QK-norm stands between the two factors, so they do not merge")
         core = replace(core, scale=attention.W_Q.shape[1] ** -0.5 if core.scale is None else core.scale)
     if any(b is not None for b in (attention.b_Q, attention.b_K, attention.b_V)):
         raise HypothesisError("no biases", "a bias on queries, keys or values does not merge; fold it first")
@@ -145,16 +145,20 @@ def rebase(block: Block, enter: Any, leave: Any) -> Block:
     """The block that reads x @ enter where ``block`` read x, and writes z @ leave where it wrote z.
 
     The block must have a skip around attention and none around the MLP: the MLP's write is the free place for a new
-    basis
-    (claim where-theta-goes).
+    basis (claim where-theta-goes).
     """
     if block.mlp_skip or not block.attention_skip:
         raise HypothesisError(
             "skip around attention only", "rebase carries one basis in and another out through the MLP"
         )
+    mlp = block.mlp
+    rows = {name: b for name in ("b_up", "b_down") if (b := getattr(mlp, name)) is not None}
+    sound({"enter": enter, "leave": leave, "W_up": mlp.W_up, "W_down": mlp.W_down}, rows)
+    fits("enter", enter, "W_up", mlp.W_up)
+    fits("W_down", mlp.W_down, "leave", leave)
     back = inverse(enter, "enter")
-    (W_up,) = reads(back, block.mlp.W_up)
-    mlp = replace(block.mlp, W_up=W_up, W_down=block.mlp.W_down @ leave, b_down=carried(block.mlp.b_down, leave))
+    (W_up,) = reads(back, mlp.W_up)
+    mlp = replace(mlp, W_up=W_up, W_down=mlp.W_down @ leave, b_down=carried(mlp.b_down, leave))
     inner = change_basis(block.attention, enter)
     return replace(block, attention=replace(inner, W_O=inner.W_O @ enter, b_O=carried(inner.b_O, enter)), mlp=mlp)
 
@@ -164,6 +168,8 @@ def eliminate_queries(network: Network, one: Any = None) -> Network:
 
     arXiv 2510.23912, "Attention-Skip-Only Query Weight Elimination". ``one``: the identity basis at the readout.
     """
+    if not network.blocks:
+        raise ValueError("the network has no blocks, so it has no queries to eliminate")
     bases = [block.attention.W_Q for block in network.blocks]
     leave = [*bases[1:], identity(bases[-1].shape[1], bases[-1]) if one is None else one]
     blocks = [rebase(block, *pair) for block, pair in zip(network.blocks, zip(bases, leave, strict=True), strict=True)]
@@ -179,21 +185,32 @@ def carried(row: Any, basis: Any) -> Any:
     return None if row is None else row @ basis
 
 
-def check(attention: Attention, **bases: Any) -> None:
-    """One kind of number, and shapes that fit, before anything is computed."""
+def check(attention: Attention, theta: Any = None, phi: Any = None) -> None:
+    """Matrices of finite numbers, all of one kind, with shapes that fit: before anything is computed."""
     weights = {f"W_{name}": getattr(attention, f"W_{name}") for name in "QKVO"}
-    biases = {f"b_{name}": getattr(attention, f"b_{name}") for name in "QKVO"}
-    agree(**weights, **biases, **bases)
-    for name, weight in weights.items():
-        check_matrix(weight, name)
-    readers = {"theta": ("W_Q",) if bases.get("phi") is not None else ("W_Q", "W_K", "W_V"), "phi": ("W_K", "W_V")}
-    for name, basis in bases.items():
-        for reader in readers[name] if basis is not None else ():
-            if basis.shape[-1] != weights[reader].shape[0]:
-                raise HypothesisError(
-                    "shapes agree",
-                    f"{name} is {show(basis)} but {reader} is {show(weights[reader])}: it reads another stream",
-                )
+    bases = {name: basis for name, basis in (("theta", theta), ("phi", phi)) if basis is not None}
+    biases = {name: b for name in ("b_Q", "b_K", "b_V", "b_O") if (b := getattr(attention, name)) is not None}
+    sound({**weights, **bases}, biases)
+    stream = ("W_Q",) if phi is not None else ("W_Q", "W_K", "W_V")
+    for name, basis, readers in (("theta", theta, stream), ("phi", phi, ("W_K", "W_V"))):
+        for reader in readers if basis is not None else ():
+            fits(name, basis, reader, weights[reader])
+
+
+def sound(matrices: dict[str, Any], biases: dict[str, Any]) -> None:
+    for name, matrix in matrices.items():
+        check_matrix(matrix, name)
+    for name, bias in biases.items():
+        check_matrix(bias, name, row=True)
+    agree(**matrices, **biases)
+
+
+def fits(name: str, basis: Any, reader: str, weight: Any) -> None:
+    """The reader must read the stream that the basis describes."""
+    if basis.shape[-1] != weight.shape[0]:
+        raise HypothesisError(
+            "shapes agree", f"{name} is {show(basis)} but {reader} is {show(weight)}: it reads another stream"
+        )
 
 
 def show(a: Any) -> str:

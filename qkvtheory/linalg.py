@@ -12,6 +12,7 @@ What cannot be inverted is refused with the hypothesis that fails; what nearly c
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from typing import Any
 
@@ -50,11 +51,15 @@ def inverse(a: Any, name: str = "the matrix") -> Any:
     xp = array_namespace(a)
     wide = xp.astype(a, xp.float64)
     try:
-        back = xp.linalg.inv(wide)
+        with np.errstate(all="ignore"):  # what overflows is refused below, by name
+            back = xp.linalg.inv(wide)
+            cond, rounded = float(norm1(wide) * norm1(back)), xp.astype(back, a.dtype)
     except Exception as error:  # LinAlgError of the namespace at hand
         raise singular(name, math.inf) from error
-    warn_if_near_singular(a, float(norm1(wide) * norm1(back)), name)
-    return xp.astype(back, a.dtype)
+    warn_if_near_singular(a, cond, name)
+    if not bool(xp.all(xp.isfinite(rounded))):
+        raise HypothesisError("finite", f"the inverse of {name} overflows {a.dtype}; use a wider dtype")
+    return rounded
 
 
 def right_inverse(a: Any, name: str = "the matrix") -> Any:
@@ -103,10 +108,13 @@ def condition(a: Any) -> float:
     1000.0
     """
     check_matrix(a, "the matrix")
+    if a.shape[0] != a.shape[1]:
+        raise HypothesisError("square", f"the matrix is {a.shape[0]} x {a.shape[1]}; cond_1 is for square ones")
     xp = array_namespace(a)
     wide = xp.astype(a, xp.float64)
     try:
-        return float(norm1(wide) * norm1(xp.linalg.inv(wide)))
+        with np.errstate(all="ignore"):
+            return float(norm1(wide) * norm1(xp.linalg.inv(wide)))
     except Exception:  # LinAlgError of the namespace at hand
         return math.inf
 
@@ -140,12 +148,16 @@ def concat(matrices: list[Any]) -> Any:
 
 def complete_basis(columns: Any, name: str = "the columns") -> Any:
     """An invertible d x d matrix whose first columns are the given s <= d independent ones (d x s)."""
+    check_matrix(columns, name)
     d, s = columns.shape
     if s > d:
         raise HypothesisError("independent columns", f"{name}: {s} columns of length {d} cannot be independent")
     if columns.dtype != object:
         xp = array_namespace(columns)
         wide = xp.astype(columns, xp.float64)
+        values = xp.linalg.svdvals(wide)
+        if not float(values[-1]) > float(values[0]) * d / SINGULAR:
+            raise HypothesisError("independent columns", f"{name} are linearly dependent to working precision")
         full = xp.linalg.qr(wide, mode="complete").Q
         return xp.astype(xp.concat([wide, full[:, s:]], axis=1), columns.dtype)
     basis, one = columns, identity(d, columns)
@@ -172,11 +184,14 @@ def rank(a: np.ndarray) -> int:
     return found
 
 
-def check_matrix(a: Any, name: str) -> None:
+def check_matrix(a: Any, name: str, row: bool = False) -> None:
+    """Refuse what is not a matrix of finite real numbers; ``row``: a bias, which may have one dimension."""
     if symbolic(a):
         return
-    if getattr(a, "ndim", None) != 2:
-        raise HypothesisError("matrix", f"{name} must be a two-dimensional array, not {type(a).__name__}")
+    if getattr(a, "ndim", None) not in ((1, 2) if row else (2,)):
+        raise HypothesisError("matrix", f"{name} must be a two-dimensional array, not {described(a)}")
+    if 0 in a.shape:
+        raise HypothesisError("matrix", f"{name} is empty: {described(a)}")
     if a.dtype == object:
         return
     xp = array_namespace(a)
@@ -184,6 +199,11 @@ def check_matrix(a: Any, name: str) -> None:
         raise HypothesisError("real numbers", f"{name} has dtype {a.dtype}; convert it to a floating dtype first")
     if not bool(xp.all(xp.isfinite(a))):
         raise HypothesisError("finite", f"{name} contains NaN or infinity")
+
+
+def described(a: Any) -> str:
+    shape = getattr(a, "shape", None)
+    return f"a {type(a).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
 
 
 def norm1(a: Any) -> Any:
@@ -198,10 +218,18 @@ def warn_if_near_singular(a: Any, cond: float, name: str) -> None:
     if cond > eps**-0.5:
         warnings.warn(
             f"{name} is nearly singular: condition number {cond:.1e}; "
-            f"expect a relative error near {eps * cond:.1e} in {a.dtype}",
+            f"expect a relative error of up to about {eps * cond:.1e} in {a.dtype}",
             ConditionWarning,
-            stacklevel=4,
+            stacklevel=outside(),
         )
+
+
+def outside() -> int:
+    """The stack level of the first caller that is not this package: that is the line a warning should name."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("qkvtheory."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def singular(name: str, cond: float) -> HypothesisError:

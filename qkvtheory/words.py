@@ -224,6 +224,8 @@ class Word:
         return Word(self.rows, self.cols, (*self.terms, *other.terms))
 
     def __rmul__(self, scalar: Scalar) -> Word:
+        if not isinstance(scalar, int | Fraction):
+            raise TypeError(f"coefficients are whole numbers or fractions, not {type(scalar).__name__}")
         return Word(self.rows, self.cols, ((word, scalar * k) for word, k in self.terms))
 
     def __neg__(self) -> Word:
@@ -259,7 +261,7 @@ class Word:
     def single(self, wanted: str) -> tuple[tuple[Letter, ...], Scalar]:
         if len(self.terms) != 1:
             raise HypothesisError(
-                "invertible", f"nothing declares the sum {self} invertible, so it has not {wanted} here"
+                "invertible", f"nothing declares the sum {self.brief()} invertible, so it has not {wanted} here"
             )
         ((word, k),) = self.terms
         return word, k
@@ -274,6 +276,11 @@ class Word:
                 found |= new
                 queue += [argument for letter in new for argument in letter.args]
         return found
+
+    def brief(self) -> str:
+        """The expression for a message; of a deep one only its size, since writing it out doubles with every layer."""
+        count = len(self.letters())
+        return str(self) if count <= 40 else f"an expression in {count} letters"
 
     def opaque(self) -> tuple[str, ...]:
         """Names of the functions about which nothing was assumed, beyond their declared laws."""
@@ -308,7 +315,9 @@ def join_terms(expression: Word, show: Callable[[tuple[Letter, ...]], str]) -> s
 
 
 def shape_error(a: Word, operation: str, b: Word) -> HypothesisError:
-    return HypothesisError("shapes agree", f"{a.rows} x {a.cols} {operation} {b.rows} x {b.cols} ({a} {operation} {b})")
+    return HypothesisError(
+        "shapes agree", f"{a.rows} x {a.cols} {operation} {b.rows} x {b.cols} ({a.brief()} {operation} {b.brief()})"
+    )
 
 
 # -- making words ------------------------------------------------------------------------------------------------------
@@ -320,6 +329,8 @@ def symbol(name: str, rows: str, cols: str, **facts: bool) -> Word:
     Facts: ``invertible``, ``orthogonal`` (square letters), ``symmetric``, ``full_row_rank`` (has a right inverse),
     ``rows_sum_to_one``, ``formal`` (an inverse may be written but never cancels: to show where a hypothesis is used).
     """
+    if name == "ones":
+        raise ValueError("'ones' is the column of ones; choose another name for this letter")
     declared = {fact.replace("_", " ") for fact, holds in facts.items() if holds}
     unknown = declared - {"invertible", "orthogonal", "symmetric", "full row rank", "rows sum to one", "formal"}
     if unknown:
@@ -360,6 +371,8 @@ def exponential(scores: Word) -> Word:
 
 def diagonal(v: Word) -> Word:
     """diag(v) of a column without zeros: diagonal and invertible, with the law diag(D v) = D diag(v) for diagonal D."""
+    if v.cols != "1":
+        raise HypothesisError("shapes agree", f"diag takes a column, not {v.rows} x {v.cols}")
     first = {word[0] if word else None for word, _ in v.terms}
     (lead,) = first if len(first) == 1 else (None,)
     if lead is not None and "diagonal" in lead.facts:
@@ -378,6 +391,8 @@ def zero(rows: str, cols: str) -> Word:
 
 def ones(size: str) -> Word:
     """The column of ones, size x 1."""
+    if size == "1":
+        return identity("1")
     return Word(size, "1", [((Letter("ones", size, "1"),), 1)])
 
 

@@ -240,7 +240,7 @@ def is_zero(value: object) -> bool:
 
 
 def describe(side: object) -> str:
-    return str(side) if isinstance(side, Word) else "the left side" if side is None else f"a {type(side).__name__}"
+    return side.brief() if isinstance(side, Word) else "the left side" if side is None else f"a {type(side).__name__}"
 
 
 def where(world: World) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from qkvtheory.lanes.check import WRONG, calculation, run_control, run_lane, sid
 from qkvtheory.lanes.results import ACCEPTED, FAIL, NOT_RUN, ControlResult, LaneResult
 from qkvtheory.lanes.worlds import Words
 from qkvtheory.lanes.written import both_sides, equations
+from qkvtheory.words import latex_name
 
 LANES = ("symbolic", "exact", "numeric", "count", "formal")
 PACKAGE = Path(qkvtheory.__file__).parent
@@ -156,7 +158,9 @@ def breaks(claim: Claim) -> dict[str, dict[str, Any]]:
 
 def left_over(claim: Claim, hypothesis: str) -> dict[str, str]:
     rest = broken_without(lambda _: sides_without(claim, hypothesis))
-    return {"message": rest, "latex": ""} if isinstance(rest, str) else {"message": "left over", "latex": rest.latex()}
+    if isinstance(rest, str):
+        return {"message": in_formulas(rest), "latex": ""}
+    return {"message": "The two sides then differ by", "latex": rest.latex()}
 
 
 def counterexample(claim: Claim, hypothesis: str) -> dict[str, str]:
@@ -166,9 +170,14 @@ def counterexample(claim: Claim, hypothesis: str) -> dict[str, str]:
         return {"message": control.what, "latex": ""}
     try:
         left, right = next((a, b) for a, b in control.sides(Words()) if a != b)
-        return {"message": f"{control.what}; left over", "latex": (left - right).latex()}
+        return {"message": f"Take {control.what}. The two sides then differ by", "latex": (left - right).latex()}
     except (HypothesisError, StopIteration) as refusal:
-        return {"message": f"{control.what}: {refusal}", "latex": ""}
+        return {"message": f"Take {control.what}: {in_formulas(str(refusal))}", "latex": ""}
+
+
+def in_formulas(message: str) -> str:
+    """A refusal for the page: the names of matrices become formulas."""
+    return re.sub(r"\b(Theta|Phi|W_[QKVO]|X)\b", lambda name: f"${latex_name(name[1])}$", message)
 
 
 def versions() -> dict[str, str]:

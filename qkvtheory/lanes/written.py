@@ -6,6 +6,7 @@ order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from qkvtheory.claims.model import Call, Claim, weights_of
 from qkvtheory.lanes.worlds import Words
 
 ATOM, PRODUCT, SUM = 0, 1, 2
+WIDE = 52  # letters that fit on a line of a page
 
 
 class Written:
@@ -137,4 +139,12 @@ def both_sides(claim: Claim) -> list[tuple[str, str]]:
 
 def equations(claim: Claim) -> list[str]:
     """The same as formulas; where a side is exactly the identity matrix there is nothing to print."""
-    return [f"{left} = {right}" for left, right in both_sides(claim) if left != right]
+    return [set_out(left, right) for left, right in both_sides(claim) if left != right]
+
+
+def set_out(left: str, right: str) -> str:
+    """An equation on one line, or on two if it is wider than a page."""
+    visible = re.sub(r"\\[A-Za-z]+|[{}^_\\,;]", "", left + right)
+    if len(visible) <= WIDE:
+        return f"{left} = {right}"
+    return rf"\begin{{aligned}}&{left}\\ &\quad = {right}\end{{aligned}}"

@@ -35,9 +35,10 @@ class PlotlyOutput:
 
 
 class WidgetOutput:
-    """A widget needs a running notebook. The page says so instead of leaving a gap."""
+    """A widget needs a running notebook. Ours carry their static twin as HTML, which is preferred (10 is the widget's own
+    priority in myst-nb); for any other the page says so instead of leaving a gap."""
 
-    mime_priority_overrides = ()
+    mime_priority_overrides = (("html", "text/html", 8),)
 
     @staticmethod
     def handle_mime(_renderer: Any, data: Any, _inline: bool) -> list[nodes.Element] | None:

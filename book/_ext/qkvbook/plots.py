@@ -57,6 +57,8 @@ class Plot(SphinxDirective):
         interactive, still, alt = FIGURES[name]
         folder = Path(self.env.app.outdir) / "_static" / "plots"
         folder.mkdir(parents=True, exist_ok=True)
+        for stored in sorted(Path(self.env.srcdir, "book", "results").glob("*.json")):
+            self.env.note_dependency(str(stored))  # a figure may draw from any of them
         pictures = [self.picture(folder, name, theme, still(theme), alt) for theme in ("light", "dark")]
         caption = [el("figcaption", *self.parse_content_to_nodes()[0].children)] if self.content else []
         return [

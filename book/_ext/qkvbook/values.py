@@ -37,18 +37,20 @@ def read(text: str, manifest: dict[str, Any], results: Path) -> str:
         raise KeyError(f"{first!r} is neither in the manifest nor a file of book/results/")
     return format(found, spec) if spec else number(found)
 
+NO_BREAK = "\u00a0"
+
 
 def spoken(text: str) -> list[nodes.Node]:
-    """A number as nodes: 1.2e-13 becomes 1.2 × 10 to the −13.
+    """A number as nodes: 1.2e-13 becomes 1.2 × 10 to the −13, with spaces at which no line breaks.
 
-    >>> [node.astext() for node in spoken("1.2e-13")]
+    >>> [node.astext().replace(NO_BREAK, " ") for node in spoken("1.2e-13")]
     ['1.2 × 10', '−13']
     """
     mantissa, _, exponent = text.partition("e")
     if not exponent or not exponent.lstrip("+-").isdigit():
         return [nodes.Text(text)]
     power = str(int(exponent)).replace("-", "−")
-    return [nodes.Text(f"{mantissa} × 10"), nodes.superscript("", power)]
+    return [nodes.Text(f"{mantissa}{NO_BREAK}×{NO_BREAK}10"), nodes.superscript("", power)]
 
 
 class Value(SphinxRole):

@@ -79,7 +79,7 @@ NOT_TWO = Claim(
     sources=(
         Source(
             "derived",
-            note="our own statement; that $\\Theta$ be invertible is stated, since a singular $W_Q=W_K$ may also work",
+            note="that $\\Theta$ be invertible is stated, since a singular $W_Q=W_K$ may also work",
         ),
     ),
     uses=("reparam-lemma", "eliminable-iff", "eliminate-q"),

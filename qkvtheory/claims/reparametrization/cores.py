@@ -58,7 +58,7 @@ ANY_MASK = Claim(
     ),
     sources=(
         Source("paper", "karbevski2026wkwv", note="arbitrary mask"),
-        Source("derived", note="masks that depend on the scores: ours"),
+        Source("derived", note="masks that depend on the scores"),
     ),
     uses=("reparam-lemma",),
     sides=moved,

@@ -24,7 +24,7 @@ GRAEF = Source(
     name="removing Q, K or V in skipless stacks",
     note="the same algebra; invertibility is stated there",
 )
-OURS = Source("derived", note="our own statement and check")
+OURS = Source("derived")
 H1 = Hypothesis("H1", "three products", "the sublayer reads $X$ only through $XW_Q$, $XW_K$, $XW_V$")
 
 
@@ -97,9 +97,7 @@ REPARAM_LEMMA = Claim(
             "karbevski2026wkwv",
             note="the joint action of $GL(d)$ on $X$ and the three projections, with any mask",
         ),
-        Source(
-            "derived", note="rectangular $W_K$, $W_V$ (grouped keys), biases written out, any commutative ring: ours"
-        ),
+        Source("derived", note="rectangular $W_K$, $W_V$ (grouped keys), biases written out, any commutative ring"),
     ),
     uses=("three-products", "r-products"),
     sides=moved,
@@ -172,7 +170,7 @@ ELIMINATE_Q = Claim(
         "$\\tilde W_V=W_Q^{-1}W_V$. $W_K$ and $W_V$ may have any number of columns, so grouped keys are included."
     ),
     hypotheses=(H1, Hypothesis("H2", "invertible query projection", "$W_Q$ is square ($p=d$) and invertible")),
-    sources=(LEMMA, GRAEF, Source("derived", note="any number of columns in $W_K$, $W_V$: ours")),
+    sources=(LEMMA, GRAEF, Source("derived", note="any number of columns in $W_K$, $W_V$")),
     uses=("reparam-lemma",),
     sides=lambda w: eliminated(w, "Q"),
     constructions=("reparametrize", "reads"),

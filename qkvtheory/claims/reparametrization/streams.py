@@ -164,7 +164,7 @@ SINGLE_HEAD = Claim(
 
 def rebased(w: Any, biases: bool = False) -> Pairs:
     """A block carries one basis in and another out: its last write absorbs the change."""
-    x, enter, leave = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H2"), w.invertible("Phi", "d", "H2")
+    x, enter, leave = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H2"), w.matrix("Phi", "d", "d")
     b = w.block(biases=biases)
     return [(call(gauge.rebase(b, enter, leave), x @ enter, name="block"), b(x) @ leave)]
 
@@ -178,14 +178,14 @@ def writes(w: Any) -> Pairs:
 
 
 def a_write_forgotten(w: Any) -> Pairs:
-    x, enter, leave = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H2"), w.invertible("Phi", "d", "H2")
+    x, enter, leave = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H2"), w.matrix("Phi", "d", "d")
     b = w.block()
     new = gauge.rebase(b, enter, leave)
     return [(replace(new, attention=replace(new.attention, W_O=b.attention.W_O))(x @ enter), b(x) @ leave)]
 
 
 def a_skip_in_the_way(w: Any) -> Pairs:
-    x, enter, leave = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H2"), w.invertible("Phi", "d", "H2")
+    x, enter, leave = w.matrix("X", "n", "d"), w.invertible("Theta", "d", "H2"), w.matrix("Phi", "d", "d")
     b = w.block()
     new = gauge.rebase(b, enter, leave)
     return [(replace(new, mlp_skip=True)(x @ enter), replace(b, mlp_skip=True)(x) @ leave)]
@@ -214,11 +214,11 @@ WHERE_THETA_GOES = Claim(
     ),
     hypotheses=(
         Hypothesis("H1", "all writes and reads", "every write into the state and every read of it is changed"),
-        Hypothesis("H2", "invertible bases", "the bases are invertible"),
+        Hypothesis("H2", "invertible basis", "the basis in which the state is read is invertible"),
     ),
     sources=(
         Source("paper", "karbevski2026wkwv", note="absorption by the preceding MLP, or by the embedding in layer 1"),
-        Source("derived", note="the form with writes and reads is ours"),
+        Source("derived", note="the form with writes and reads"),
     ),
     uses=("reparam-lemma",),
     lanes=("symbolic", "exact", "numeric", "count"),

@@ -92,8 +92,10 @@ SCORES_BILINEAR = Claim(
         "$S_{ij}=\\alpha\\,x_iW_Q^hR_{i-j}W_K^{h\\top}x_j^{\\top}$. So the weights enter the scores only through $M_h$, or through the "
         "family $W_Q^hR_tW_K^{h\\top}$. The symbolic lane checks the first half; the others check both, with rotations written out."
     ),
-    hypotheses=(Hypothesis("H1", "bare scores", "there is no QK-norm, and no bias on queries or keys"),),
-    sources=(ELHAGE, Source("derived", note="the half on RoPE is ours")),
+    hypotheses=(
+        Hypothesis("H1", "bare scores", "there is no QK-norm, no soft-capping, and no bias on queries or keys"),
+    ),
+    sources=(ELHAGE, Source("derived", note="the half on RoPE")),
     sides=scores_bilinear,
     special={"exact": scores_in_numbers, "numeric": scores_in_numbers},
     settings=bare_scores,

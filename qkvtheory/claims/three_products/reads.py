@@ -10,7 +10,7 @@ from qkvtheory.lanes import slow
 from qkvtheory.network import Attention
 
 CHAPTER = "three-products"
-OURS = Source("derived", note="our own statement and check")
+OURS = Source("derived")
 
 
 # -- three-products ----------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ THREE_PRODUCTS = Claim(
             "Reparametrization Lemma",
             "arbitrary $g$, as its hypothesis",
         ),
-        Source("derived", note="rectangular products, biases, and the list of what lies inside $g$ are ours"),
+        Source("derived", note="rectangular products, biases, and the list of what lies inside $g$"),
     ),
     sides=three_products,
     special={"exact": three_products_in_numbers, "numeric": three_products_in_numbers},

@@ -14,7 +14,7 @@ from qkvtheory.claims.three_products.reads import CHAPTER, OURS
 from qkvtheory.lanes.settings import plain_scores, square_keys, without_rotation
 from qkvtheory.patterns import head_for
 
-FOLKLORE = Source("derived", note="folklore; our own wording and check")
+FOLKLORE = Source("derived", note="folklore; the wording is ours")
 
 
 # -- row-constants-invisible -------------------------------------------------------------------------------------------
@@ -215,8 +215,8 @@ def tokens_with_independent_rows(w: Any) -> Any:
 def realized(w: Any) -> Pairs:
     x = tokens_with_independent_rows(w)
     back = gauge.right_inverse(x)
-    U, K = w.matrix("U", "n", "h"), w.matrix("V", "n", "h")
-    return [((x @ (back @ U)) @ (x @ (back @ K)).mT, U @ K.mT)]
+    U, Y = w.matrix("U", "n", "h"), w.matrix("Y", "n", "h")
+    return [((x @ (back @ U)) @ (x @ (back @ Y)).mT, U @ Y.mT)]
 
 
 def chosen_map(w: Any) -> tuple[Any, Any]:
@@ -289,9 +289,7 @@ PATTERN_RANK = Claim(
             name="low-rank bottleneck",
             note="head width at least $n$ suffices; below $n$ some maps are unreachable",
         ),
-        Source(
-            "derived", note="the threshold $n-1$ for independent tokens is ours: softmax ignores one constant per row"
-        ),
+        Source("derived", note="the threshold $n-1$ for independent tokens: softmax ignores one constant per row"),
     ),
     uses=("row-constants-invisible", "scores-bilinear"),
     kind="condition",

@@ -1,0 +1,72 @@
+"""Experiments: measurements that are run once and stored, with everything needed to run them again.
+
+    python -m qkvtheory.experiments.ladder --out book/results/ladder.json
+    python -m qkvtheory.experiments.pretrained --out book/results/pretrained.json
+
+PyTorch and other optional libraries are imported here only, and only when a measurement asks for them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qkvtheory.errors import ConditionWarning
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """The largest entry of |found - expected| over the largest entry of |expected|, both taken to float64 first."""
+    found, expected = (np.asarray(a, dtype=np.float64) for a in (found, expected))
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@contextmanager
+def nearly_singular_on_purpose() -> Iterator[None]:
+    """Where conditioning is what is measured, the warning about it says nothing new."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConditionWarning)
+        yield
+
+
+def rounded(x: float, digits: int = 4) -> float:
+    """Four digits are plenty for an error, and keep the stored files readable."""
+    return float(f"{x:.{digits - 1}e}")
+
+
+def provenance(command: str, libraries: tuple[str, ...], **more: Any) -> dict[str, Any]:
+    """Where numbers come from: the command, the day, the versions and the kind of machine, in plain words."""
+    return {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{os.cpu_count()} {platform.machine()} processor cores, {platform.system()}, no accelerator used",
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in libraries},
+        **more,
+    }
+
+
+def version(library: str) -> str | None:
+    """The installed version, without its build label; None where it is not installed."""
+    try:
+        return importlib.metadata.version(library).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def store(result: Mapping[str, Any], out: str | None) -> None:
+    """Write a result as JSON, or print it. Raises OSError when the file cannot be written."""
+    text = json.dumps(result, indent=1) + "\n"
+    if out is None:
+        print(text, end="")
+        return
+    Path(out).write_text(text, "utf8")
+    print(f"wrote {out}")

@@ -1,0 +1,60 @@
+"""The charts of the book: each from one set of numbers, as an interactive plotly figure and as still pictures.
+
+    interactive, still, alt = FIGURES["error-ladder"]
+    interactive()       # a plotly figure as plain data: {"data": [...], "layout": {...}}
+    still("dark")       # SVG text; theme "light" (also for print) or "dark"
+    alt                 # what the chart says, in words, written from its numbers
+
+The numbers come from ``book/results/``, where ``qkvtheory.experiments`` stores them. Only ``still`` needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
+
+
+class Figure(NamedTuple):
+    """One chart: ``interactive()`` and ``still(theme)`` draw the same numbers, ``alt`` says them."""
+
+    interactive: Callable[[], dict[str, Any]]
+    still: Callable[[str], str]
+    alt: str
+
+
+def stored(name: str) -> dict[str, Any]:
+    """The stored result of an experiment. Raises FileNotFoundError, saying how to make it."""
+    file = RESULTS / f"{name}.json"
+    if not file.is_file():
+        command = f"python -m qkvtheory.experiments.{name} --out book/results/{name}.json"
+        raise FileNotFoundError(f"book/results/{name}.json is not here; in a checkout of the book, run: {command}")
+    return json.loads(file.read_text("utf8"))
+
+
+class Figures(Mapping[str, Figure]):
+    """Name -> Figure. A figure's module and numbers are read when it is asked for, not when the names are listed."""
+
+    sources: ClassVar = {"error-ladder": "ladder", "pretrained-conditions": "pretrained"}
+
+    def __getitem__(self, name: str) -> Figure:
+        source = self.sources[name]
+        module, data = importlib.import_module(f"qkvtheory.figures.{source}"), stored(source)
+        return Figure(
+            lambda: module.interactive(data),
+            lambda theme: module.still(data, theme),
+            module.alt(data),
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+FIGURES = Figures()
