@@ -1,0 +1,48 @@
+"""Residues: a field."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qkvtheory.lanes.field import P, Residue
+
+numbers = st.one_of(st.integers(-9, 9), st.integers(0, P - 1)).map(Residue)
+
+
+@given(numbers, numbers, numbers)
+def test_the_laws_of_a_field(a, b, c):
+    assert a + b == b + a
+    assert a * (b + c) == a * b + a * c
+    assert (a + b) + c == a + (b + c)
+    assert (a * b) * c == a * (b * c)
+    assert a - b + b == a
+    assert a + -a == 0
+    if b != 0:
+        assert a / b * b == a
+        assert 1 / b * b == 1
+
+
+@given(st.integers(), numbers)
+def test_integers_mix_in(k, a):
+    assert a + k == k + a == Residue(k) + a
+    assert a * k == k * a == Residue(k) * a
+    assert k - a == -(a - k)
+    assert Residue(k) == k
+    assert hash(Residue(k)) == hash(Residue(k + P))
+
+
+def test_zero_has_no_inverse_and_other_things_are_not_numbers():
+    with pytest.raises(ValueError, match="not invertible"):
+        Residue(1) / Residue(P)
+    assert Residue(1) != "1"
+    assert Residue(P - 1) == -1
+    assert repr(Residue(3)) == "Residue(3)"
+
+
+def test_p_is_prime_by_lucas_and_lehmer():
+    s = 4
+    for _ in range(519):
+        s = (s * s - 2) % P
+    assert s == 0

@@ -1,0 +1,60 @@
+"""Mutants: generated from the source, enough of them, each really different, and gone afterwards."""
+
+from __future__ import annotations
+
+import pytest
+
+from qkvtheory import gauge
+from qkvtheory.claims.register import register
+from qkvtheory.lanes.check import equivalent, survives
+from qkvtheory.lanes.mutants import mutants, planted
+
+AT_LEAST = {
+    "reads": 4, "change_basis": 8, "reparametrize": 8, "reparametrize_cross": 1, "rebase": 8, "merge_single_head": 8,
+    "carried": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "least"), AT_LEAST.items(), ids=AT_LEAST)
+def test_enough_mutants_are_made(name, least):
+    made = list(mutants(name))
+    assert len(made) >= least
+    assert all(m.construction == name and m.damage for m in made)
+
+
+def test_what_a_person_would_get_wrong_is_among_them():
+    damages = " | ".join(str(m) for name in AT_LEAST for m in mutants(name))
+    for damage in (
+        "in the other order",
+        "without its inverse",
+        "left as it was",
+        "swapped",
+        "twice",
+        "only the left factor",
+    ):
+        assert damage in damages
+    assert "leave for enter" in damages
+
+
+def test_a_mutant_is_planted_and_taken_out_again():
+    original, mutant = gauge.reads, next(mutants("reads"))
+    with planted(mutant):
+        assert gauge.reads is mutant.function
+    assert gauge.reads is original
+    with pytest.raises(RuntimeError), planted(mutant):
+        raise RuntimeError
+    assert gauge.reads is original
+
+
+CLAIMS = [c for c in register().values() if c.constructions]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
+def test_one_mutant_at_a_time_is_noticed_in_every_lane(claim):
+    """The same loop as the check's, seen from outside: not one survives, and few are equivalent."""
+    for name in claim.constructions:
+        found = list(mutants(name))
+        different = [m for m in found if not equivalent(claim, m)]
+        assert different, f"{claim.id} does not depend on {name}"
+        for lane in set(claim.lanes) & {"symbolic", "exact", "numeric"}:
+            assert [str(m) for m in different if survives(claim, m, lane)] == []

@@ -1,0 +1,174 @@
+"""The manifest: its fields, its hash of the sources, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from qkvtheory import cli
+from qkvtheory.claims.register import left_out, register
+from qkvtheory.lanes import report
+from qkvtheory.lanes.results import ControlResult, LaneResult
+
+IDS = ["r-products", "reparam-lemma", "gqa-only-q"]
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[report.ClaimReport]:
+    return report.run(IDS, ("symbolic", "exact", "numeric", "count"))
+
+
+@pytest.fixture(scope="module")
+def manifest(reports) -> dict[str, Any]:
+    return json.loads(json.dumps(report.manifest(reports, 1.234)))
+
+
+NUMBER, OPTIONAL = (int, float), (int, float, type(None))
+CLAIM = {
+    "id": str, "rank": str, "kind": str, "title": str, "chapter": str, "statement": str, "command": str, "status": str,
+    "equations": list, "sources": list, "hypotheses": list, "uses": list, "steps": list, "controls": list,
+    "breaks": dict, "lanes": dict,
+}  # fmt: skip
+SCHEMA = {
+    "lane": {
+        "status": str, "comparisons": int, "worst": NUMBER, "tolerance": NUMBER, "seconds": NUMBER, "opaque": list,
+        "reason": str,
+    },
+    "control": {"hypothesis": str, "what": str, "status": str, "size": OPTIONAL, "lane": str, "reason": str},
+    "step": {"latex": str, "reason": str, "needs": list},
+    "source": {"key": str, "version": str, "name": str, "provenance": str, "note": str},
+    "hypothesis": {"id": str, "name": str, "sentence": str},
+}  # fmt: skip
+
+
+def fits(value: dict[str, Any], schema: dict[str, Any]) -> None:
+    assert set(schema) <= set(value)
+    for name, kind in schema.items():
+        assert isinstance(value[name], kind), (name, value[name])
+
+
+def test_the_manifest_has_the_promised_fields(manifest):
+    assert set(manifest) == {"meta", "claims", "left_out"}
+    fits(manifest["meta"], {"versions": dict, "time": str, "sources_sha256": str, "seconds": NUMBER})
+    assert datetime.fromisoformat(manifest["meta"]["time"]).tzinfo is not None
+    assert {"python", "numpy", "sympy", "qkvtheory"} <= set(manifest["meta"]["versions"])
+    assert [c["id"] for c in manifest["claims"]] == IDS
+    assert {e["id"] for e in manifest["left_out"]} == set(left_out())
+    for claim in manifest["claims"]:
+        fits(claim, CLAIM)
+        lists = {"controls": "control", "steps": "step", "sources": "source", "hypotheses": "hypothesis"}
+        for name, schema in lists.items():
+            assert claim[name], (claim["id"], name)
+            for entry in claim[name]:
+                fits(entry, SCHEMA[schema])
+        for lane, result in claim["lanes"].items():
+            assert lane in report.LANES
+            fits(result, SCHEMA["lane"])
+            assert result["status"] in ("pass", "fail", "not-run")
+        assert {c["status"] for c in claim["controls"]} <= {"rejected", "accepted", "not-run"}
+        assert set(claim["breaks"]) == {h["id"] for h in claim["hypotheses"]}
+        for found in claim["breaks"].values():
+            fits(found, {"step": (int, type(None)), "message": str, "latex": str})
+        assert claim["command"] == f"python -m qkvtheory check {claim['id']}"
+
+
+@pytest.mark.parametrize("claim", register().values(), ids=lambda c: c.id)
+def test_the_printed_steps_run_from_the_left_side_to_the_right(claim):
+    for number, (left, right) in enumerate(report.both_sides(claim)):
+        steps = report.proof_steps(claim, number)
+        assert steps[0] == {"latex": left, "reason": "", "needs": []}
+        assert steps[-1]["latex"] == right
+        assert all(step["reason"] for step in steps[1:])
+    for found in report.breaks(claim).values():
+        assert found["message"]
+
+
+def test_switching_a_hypothesis_off_points_at_a_step(manifest):
+    lemma = next(c for c in manifest["claims"] if c["id"] == "reparam-lemma")
+    broken = lemma["breaks"]["H2"]
+    assert "H2" in lemma["steps"][broken["step"]]["needs"]
+    assert re.search(r"nothing declares \S*Theta\S* invertible", broken["message"])
+
+
+def test_red_and_green():
+    claim = register()["r-products"]
+    green, red = LaneResult(), LaneResult()
+    red.fail("first")
+    red.fail("second")
+    assert red.reason == "first"
+    rejected = ControlResult("H1", "x", {"exact": "rejected", "numeric": "rejected"})
+    accepted = ControlResult("H1", "x", {"exact": "rejected", "numeric": "accepted"})
+    assert not report.ClaimReport(claim, {"exact": green}, [rejected]).red
+    assert report.ClaimReport(claim, {"exact": green, "numeric": red}, [rejected]).red
+    assert report.ClaimReport(claim, {"exact": green}, [rejected, accepted]).red
+    assert report.claim_entry(report.ClaimReport(claim, {"exact": green}, [accepted]))["status"] == "fail"
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A small package of our own in the place of the real one."""
+    package, proofs = tmp_path / "qkvtheory", tmp_path / "proofs"
+    for folder in (package / "figures", proofs):
+        folder.mkdir(parents=True)
+    for name in ("gauge.py", "figures/ladder.py"):
+        (package / name).write_text("x = 1\n")
+    (proofs / "A.v").write_text("Lemma a.\n")
+    monkeypatch.setattr(report, "PACKAGE", package)
+    monkeypatch.setattr(report, "PROOFS", proofs)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("file", "matters"), [
+    ("qkvtheory/gauge.py", True), ("proofs/A.v", True), ("qkvtheory/new.py", True),
+    ("qkvtheory/figures/ladder.py", False), ("qkvtheory/notes.txt", False),
+])  # fmt: skip
+def test_the_hash_changes_when_a_source_changes(file, matters, sources):
+    before = report.sources_sha256()
+    assert report.sources_sha256() == before
+    (sources / file).write_text("x = 2\n")
+    assert (report.sources_sha256() != before) == matters
+
+
+def test_a_renamed_source_changes_the_hash(sources):
+    before = report.sources_sha256()
+    (sources / "qkvtheory/gauge.py").rename(sources / "qkvtheory/other.py")
+    assert report.sources_sha256() != before
+
+
+def test_writing_is_atomic(reports, tmp_path, monkeypatch):
+    target = tmp_path / "deep" / "claims.json"
+    report.write(target, reports, 1.0)
+    before = target.read_text()
+    assert [c["id"] for c in json.loads(before)["claims"]] == IDS
+    assert [p.name for p in target.parent.iterdir()] == ["claims.json"]
+    monkeypatch.setattr(report, "manifest", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report.write(target, reports, 1.0)
+    assert target.read_text() == before
+
+
+def test_a_stale_result_is_called_stale(reports, tmp_path, monkeypatch, capsys):
+    report.write(tmp_path / "_build/claims.json", reports, 1.0)
+    monkeypatch.chdir(tmp_path)
+    cli.print_last("reparam-lemma")
+    assert "older sources" not in capsys.readouterr().out
+    monkeypatch.setattr(report, "sources_sha256", lambda: "another")
+    cli.print_last("reparam-lemma")
+    assert "older sources" in capsys.readouterr().out
+
+
+def test_progress_is_told_claim_by_claim():
+    seen: list[str] = []
+    report.run(IDS[:2], ("symbolic",), lambda r: seen.append(r.claim.id))
+    assert seen == IDS[:2]
+
+
+def test_lanes_are_listed_in_their_order():
+    claim = register()["gqa-only-q"]
+    assert list(report.lanes_of(claim)) == [lane for lane in report.LANES if lane in report.lanes_of(claim)]
+    assert report.lanes_of(replace(claim, id="not-proved", lanes=("numeric", "exact"))) == ("exact", "numeric")

@@ -1,0 +1,191 @@
+"""The commands: exit codes, messages for bad input, machine-readable output."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qkvtheory import cli, gauge
+from qkvtheory.claims.register import register
+from qkvtheory.cli import main
+from qkvtheory.lanes.report import PACKAGE
+
+FAST = ["--lane", "symbolic"]
+
+
+def test_a_green_claim_exits_with_zero(capsys):
+    assert main(["check", "r-products", "reparam-lemma", "--lane", "symbolic", "exact"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"ok +reparam-lemma +symbolic ok +exact ok", out)
+    assert "all green" in out
+
+
+def test_a_red_claim_exits_with_one(monkeypatch, capsys):
+    monkeypatch.setattr(gauge, "reads", lambda back, *weights: weights)
+    assert main(["check", "reparam-lemma", *FAST]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"RED +reparam-lemma +symbolic FAIL", out)
+    assert "1 RED" in out
+
+
+def test_the_manifest_is_written_even_when_red(monkeypatch, tmp_path):
+    monkeypatch.setattr(gauge, "reads", lambda back, *weights: weights)
+    target = tmp_path / "new" / "claims.json"
+    assert main(["check", "r-products", "--lane", "exact", "--json", str(target)]) == 1
+    (claim,) = json.loads(target.read_text())["claims"]
+    assert claim["lanes"]["exact"]["status"] == "fail"
+    assert claim["status"] == "fail"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["check", "reparam-lema"], "there is no claim called 'reparam-lema'; did you mean 'reparam-lemma'?"),
+    (["check", "zzzz"], "'python -m qkvtheory list' names them all"),
+    (["check", "--lane", "magic"], "there is no lane called 'magic'; expected one of symbolic, exact, numeric"),
+    (["check", "r-products", "--lane", "count"], "none of these claims has the lane count"),
+    (["show", "reparam-lema"], "did you mean 'reparam-lemma'?"),
+])  # fmt: skip
+def test_bad_input_exits_with_two_and_says_what_to_do(arguments, message, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+
+
+def test_a_folder_for_a_file_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("qkvtheory.lanes.report.run", lambda *_: pytest.fail("no work may be done"))
+    assert main(["check", "r-products", *FAST, "--json", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert main(["check", "r-products", *FAST, "--json", str(blocked / "claims.json")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the administrator may write anywhere")
+def test_a_place_without_permission_is_refused(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert main(["check", "r-products", *FAST, "--json", str(tmp_path / "claims.json")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["frobnicate"], ["show"], ["check", "--lane"], ["check", "--json"], ["list", "extra"]]
+)
+def test_no_or_unknown_commands_exit_with_two(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "list", "show"])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"example: python -m qkvtheory {command}" in capsys.readouterr().out
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(id in out for id in register())
+
+
+def test_list_for_machines(capsys):
+    assert main(["list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["id"] for row in rows] == list(register())
+    assert {"rank", "chapter", "title", "uses", "lanes", "hypotheses", "sources"} <= set(rows[0])
+
+
+def test_show_prints_statement_hypotheses_controls_and_steps(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", "reparam-lemma"]) == 0
+    out = capsys.readouterr().out
+    for expected in ("Reparametrization Lemma", "H2", "control:", "calculation", "lanes: symbolic", "source:"):
+        assert expected in out
+    assert re.search(r"^ +(= )?MHA\(X Theta; ", out, re.M) or "MHA(X Theta" in out
+    assert "none stored here" in out
+
+
+def test_show_survives_a_broken_manifest(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "_build").mkdir()
+    for text in ("{", "[]", '{"claims": [{"id": "reparam-lemma"}]}', '{"meta": {}, "claims": []}'):
+        (tmp_path / "_build/claims.json").write_text(text)
+        assert main(["show", "reparam-lemma"]) == 0
+        assert "last result" in capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_no_error(monkeypatch):
+    def closed(args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "run_list", closed)
+    monkeypatch.setattr(sys, "stderr", open(os.devnull, "w"))  # noqa: SIM115
+    assert main(["list"]) == 0
+
+
+# -- an edited copy of the package -------------------------------------------------------------------------------------
+
+
+def check_in(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "qkvtheory",
+        "check",
+        "reparam-lemma",
+        "eliminate-q",
+        "where-theta-goes",
+        *arguments,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("copy")
+    shutil.copytree(PACKAGE, root / "qkvtheory", ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+READS = "reads(back_memory, attention.W_K, attention.W_V)"
+EDITS = {
+    "the other side": ("return tuple(back @ weight for", "return tuple(weight @ back for"),
+    "a weight not read": (f"W_K, W_V = {READS}", "W_K, W_V = attention.W_K, attention.W_V"),
+    "values for keys": (READS, "reads(back_memory, attention.W_V, attention.W_K)"),
+    "one minus sign": ("tuple(back @ weight for", "tuple(-1 * back @ weight for"),
+    "the inverse forgotten": ('back = inverse(theta, "theta")', "back = theta"),
+}  # fmt: skip
+
+
+def test_the_unedited_copy_is_green(copy):
+    done = check_in(copy, "--lane", "symbolic", "exact", "numeric")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("old", "new"), EDITS.values(), ids=EDITS)
+def test_an_edit_of_the_construction_turns_every_lane_red(copy, old, new):
+    path = copy / "qkvtheory" / "gauge.py"
+    text = path.read_text()
+    assert text.count(old) == 1, f"the construction has changed: {old}"
+    path.write_text(text.replace(old, new))
+    try:
+        done = check_in(copy, "--lane", "symbolic", "exact", "numeric")
+    finally:
+        path.write_text(text)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "reparam-lemma" in line and "symbolic" in line]
+    assert line.count("FAIL") == 3, line

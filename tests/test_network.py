@@ -1,0 +1,80 @@
+"""The skeleton: where the skips are, what the biases do, what a network computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qkvtheory import MLP, Attention, Block, Network
+from qkvtheory.network import affine
+
+
+@pytest.fixture
+def parts(rng, layer):
+    b = {f"b_{c}": rng.normal(size=(1, 4)) for c in "QKVO"}
+    mlp = MLP(
+        np.tanh, rng.normal(size=(4, 6)), rng.normal(size=(6, 4)), rng.normal(size=(1, 6)), rng.normal(size=(1, 4))
+    )
+    return layer(**b), mlp, rng.normal(size=(3, 4))
+
+
+def test_attention_is_the_core_of_three_affine_products(parts):
+    a, _, x = parts
+    expected = a.core(x @ a.W_Q + a.b_Q, x @ a.W_K + a.b_K, x @ a.W_V + a.b_V) @ a.W_O + a.b_O
+    np.testing.assert_array_equal(a(x), expected)
+    assert np.abs(replace(a, b_O=None)(x) + a.b_O - expected).max() < 1e-14
+
+
+def test_keys_and_values_read_the_memory(parts, rng):
+    a, _, x = parts
+    memory = rng.normal(size=(5, 4))
+    expected = a.core(x @ a.W_Q + a.b_Q, memory @ a.W_K + a.b_K, memory @ a.W_V + a.b_V) @ a.W_O + a.b_O
+    np.testing.assert_array_equal(a(x, memory), expected)
+    np.testing.assert_array_equal(a(x, x), a(x))
+
+
+def test_mlp(parts):
+    _, mlp, x = parts
+    expected = np.tanh(x @ mlp.W_up + mlp.b_up) @ mlp.W_down + mlp.b_down
+    np.testing.assert_array_equal(mlp(x), expected)
+
+
+@pytest.mark.parametrize("attention_skip", [True, False])
+@pytest.mark.parametrize("mlp_skip", [True, False])
+def test_the_four_topologies(attention_skip, mlp_skip, parts):
+    a, mlp, x = parts
+    y = a(x) + (x if attention_skip else 0)
+    z = mlp(y) + (y if mlp_skip else 0)
+    np.testing.assert_array_equal(Block(a, mlp, attention_skip, mlp_skip)(x), z)
+
+
+def test_the_default_is_a_skip_around_attention_only(parts):
+    a, mlp, x = parts
+    np.testing.assert_array_equal(Block(a, mlp)(x), mlp(x + a(x)))
+
+
+def test_network(parts, rng):
+    a, mlp, _ = parts
+    E, P, U, tokens = (rng.normal(size=s) for s in ((7, 4), (3, 4), (4, 7), (3, 7)))
+    b = Block(a, mlp)
+    np.testing.assert_array_equal(Network(E, [b, b], U, P)(tokens), b(b(tokens @ E + P)) @ U)
+    np.testing.assert_array_equal(Network(E, [], U)(tokens), tokens @ E @ U)
+
+
+def test_layers_are_immutable(parts):
+    a, mlp, _ = parts
+    for layer in (a, mlp, Block(a, mlp), a.core):
+        with pytest.raises(AttributeError):
+            layer.W_Q = layer.act = layer.attention = layer.heads = None
+
+
+def test_affine_without_a_bias():
+    assert affine(np.eye(2), np.ones((2, 2))).tolist() == [[1, 1], [1, 1]]
+    assert affine(np.eye(2), np.ones((2, 2)), np.array([[1.0, 2.0]])).tolist() == [[2, 3], [2, 3]]
+
+
+def test_an_attention_needs_no_particular_core():
+    a = Attention(lambda q, k, v: q + k - v, *np.eye(2)[None].repeat(4, 0))
+    assert a(np.ones((1, 2))).tolist() == [[1, 1]]
