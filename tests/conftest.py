@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ def weights(rng: np.random.Generator, d: int = 8, **shapes: tuple[int, int]) -> 
     """W_Q, W_K, W_V, W_O, all d x d unless a shape is given."""
     named = {f"W_{c}": shapes.get(f"W_{c}", (d, d)) for c in "QKVO"}
     return {name: rng.normal(size=shape) / np.sqrt(shape[0]) for name, shape in named.items()}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """The machine's own Chromium, one for all tests: Playwright allows no second one beside it."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is read here")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine: no page is read here")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=program, args=arguments)
+        yield running
+        running.close()
 
 
 @pytest.fixture

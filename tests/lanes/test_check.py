@@ -194,6 +194,21 @@ def test_a_check_that_notices_nothing_is_red():
     assert run_lane(c, "symbolic").status == "fail"
 
 
+@pytest.mark.parametrize("lane", LANES)
+def test_a_statement_that_compares_a_construction_with_itself_is_red(lane):
+    """True whatever the construction does, so its mutants live, and that is noticed."""
+
+    def sides(w: Any) -> Any:
+        x, theta, a = w.matrix("X", "n", "d"), w.invertible("Theta", "d"), w.attention()
+        return [(gauge.change_basis(a, theta)(x @ theta), gauge.change_basis(a, theta)(x @ theta))]
+
+    assert run_lane(claim(sides), lane).status == "pass"
+    result = run_lane(claim(sides, constructions=("change_basis",)), lane)
+    assert result.status == "fail"
+    assert "mutant not noticed: change_basis" in result.reason
+    assert result.mutants["killed"] < result.mutants["made"]
+
+
 def test_only_settings_a_claim_allows_are_run():
     seen = [w.setting for w in check.worlds("numeric", square_keys)]
     assert seen
