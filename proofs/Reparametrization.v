@@ -101,6 +101,19 @@ Proof. by move=> K_inv; rewrite /mha /cross /= mulmx1 !basis_cancel. Qed.
 
 Theorem eliminate_v a X : W_V a \in unitmx -> mha (without_v a) (X *m W_V a) = mha a X.
 Proof. by move=> V_inv; rewrite /mha /cross /= mulmx1 !basis_cancel. Qed.
+
+(** Biases stay where they are, that of the eliminated projection too. *)
+Theorem eliminate_q_biased a bQ bK bV bO X : W_Q a \in unitmx ->
+  mha_biased (without_q a) bQ bK bV bO (X *m W_Q a) = mha_biased a bQ bK bV bO X.
+Proof. by move=> Q_inv; rewrite /mha_biased /= mulmx1 !basis_cancel. Qed.
+
+Theorem eliminate_k_biased a bQ bK bV bO X : W_K a \in unitmx ->
+  mha_biased (without_k a) bQ bK bV bO (X *m W_K a) = mha_biased a bQ bK bV bO X.
+Proof. by move=> K_inv; rewrite /mha_biased /= mulmx1 !basis_cancel. Qed.
+
+Theorem eliminate_v_biased a bQ bK bV bO X : W_V a \in unitmx ->
+  mha_biased (without_v a) bQ bK bV bO (X *m W_V a) = mha_biased a bQ bK bV bO X.
+Proof. by move=> V_inv; rewrite /mha_biased /= mulmx1 !basis_cancel. Qed.
 End Eliminate.
 Print Assumptions eliminate_q.
 
@@ -196,6 +209,34 @@ move=> T_inv; split; last by rewrite mul_mx_row row_mxKl.
 by rewrite -[RHS](mulKmx T_inv) mul_row_col mulmx1 mulmx0 addr0.
 Qed.
 Print Assumptions column_selection.
+
+(** Inside the sublayer: the keys are the first [s] coordinates of the new
+    stream; or the keys are the first [s], and the values the [u] after them. *)
+Definition select_k (R : comUnitRingType) n s t dq dv e dout
+    (a : attention R n n (s + t) (s + t) dq s dv e dout) U' := let T := row_mx (W_K a) U' in
+  Attention (core a) (invmx T *m W_Q a) (lsubmx 1%:M) (invmx T *m W_V a) (W_O a).
+
+Theorem select_keys (R : comUnitRingType) n s t dq dv e dout
+    (a : attention R n n (s + t) (s + t) dq s dv e dout) (U' : 'M_(s + t, t)) X :
+  let T := row_mx (W_K a) U' in T \in unitmx -> mha (select_k a U') (X *m T) = mha a X.
+Proof.
+by move=> T T_inv; rewrite /mha /cross /= !basis_cancel // mulmx_lsub mulmx1 mul_mx_row row_mxKl.
+Qed.
+
+Definition select_kv (R : comUnitRingType) n s u t dq e dout
+    (a : attention R n n (s + u + t) (s + u + t) dq s u e dout) U' :=
+  let T := row_mx (row_mx (W_K a) (W_V a)) U' in let units := lsubmx (1%:M : 'M_(s + u + t)) in
+  Attention (core a) (invmx T *m W_Q a) (lsubmx units) (rsubmx units) (W_O a).
+
+Theorem select_keys_values (R : comUnitRingType) n s u t dq e dout
+    (a : attention R n n (s + u + t) (s + u + t) dq s u e dout) (U' : 'M_(s + u + t, t)) X :
+  let T := row_mx (row_mx (W_K a) (W_V a)) U' in T \in unitmx -> mha (select_kv a U') (X *m T) = mha a X.
+Proof.
+move=> T T_inv; rewrite /mha /cross /= !basis_cancel // mulmx_lsub mulmx_rsub mulmx_lsub.
+by rewrite mulmx1 !mul_mx_row row_mxKl row_mxKl row_mxKr.
+Qed.
+Print Assumptions select_keys.
+Print Assumptions select_keys_values.
 
 (** A wide [WQ] with a right inverse [P] can also go, over any ring; the stream
     becomes as wide as the queries. *)
@@ -341,3 +382,67 @@ End Rebase.
 Print Assumptions rebase_block.
 Print Assumptions rebase_block_one_basis.
 Print Assumptions rebase_block_biased.
+
+(** ** A stack of blocks with a skip around attention only loses every [WQ]
+
+    The stream enters each block in the basis that is the block's own [WQ]; the
+    MLP before it writes in that basis, and before the first block the embedding
+    does.  Inner widths may differ from block to block. *)
+Section EliminateQueries.
+Variables (R : comUnitRingType) (n d : nat).
+
+Record layer := Layer {
+  width_k : nat;  width_v : nat;  width_e : nat;  width_up : nat;  width_down : nat;
+  body : block R n d d width_k width_v width_e width_up width_down }.
+
+Definition query l := W_Q (attn (body l)).
+
+Definition run_blocks := foldl (fun X l => run_block (body l) X).
+
+(** [leave] is the basis in which the next block reads. *)
+Definition layer_without_q l (leave : 'M[R]_d) := let b := body l in let T := query l in
+  Layer (Block (Attention (core (attn b)) 1%:M (invmx T *m W_K (attn b)) (invmx T *m W_V (attn b)) (W_O (attn b) *m T))
+               (act b) (invmx T *m W_up b) (W_down b *m leave) (attention_skip b) (mlp_skip b)).
+
+Definition entering ls : 'M[R]_d := if ls is l :: _ then query l else 1%:M.
+
+Fixpoint blocks_without_q ls :=
+  if ls is l :: rest then layer_without_q l (entering rest) :: blocks_without_q rest else [::].
+
+Definition no_mlp_skip l := ~~ mlp_skip (body l).
+
+Lemma run_layer_without_q l leave X : query l \in unitmx -> no_mlp_skip l ->
+  run_block (body (layer_without_q l leave)) (X *m query l) = run_block (body l) X *m leave.
+Proof.
+move=> Q_inv /negbTE no_skip; rewrite -(rebase_block leave X Q_inv no_skip).
+by rewrite /layer_without_q /rebase /= /query mulVmx.
+Qed.
+
+Lemma run_blocks_without_q ls X : all (fun l => query l \in unitmx) ls -> all no_mlp_skip ls ->
+  run_blocks (X *m entering ls) (blocks_without_q ls) = run_blocks X ls.
+Proof.
+elim: ls X => [|l ls IH] X /=; first by rewrite mulmx1.
+by case/andP=> Q_inv Qs_inv /andP[no_skip no_skips]; rewrite run_layer_without_q ?IH.
+Qed.
+
+(** Embedding, positions, blocks, readout. *)
+Record network v w := Network {
+  embedding : 'M[R]_(v, d);  positions : 'M[R]_(n, d);  blocks : seq layer;  readout : 'M[R]_(d, w) }.
+
+Definition run_network v w (N : network v w) (tokens : 'M_(n, v)) :=
+  run_blocks (tokens *m embedding N + positions N) (blocks N) *m readout N.
+
+Definition network_without_q v w (N : network v w) := let T := entering (blocks N) in
+  Network (embedding N *m T) (positions N *m T) (blocks_without_q (blocks N)) (readout N).
+
+Theorem eliminate_queries v w (N : network v w) :
+  all (fun l => query l \in unitmx) (blocks N) -> all no_mlp_skip (blocks N) ->
+  all (fun l => query l == 1%:M) (blocks (network_without_q N)) /\
+  forall tokens, run_network (network_without_q N) tokens = run_network N tokens.
+Proof.
+move=> Qs_inv no_skips; split=> [|tokens].
+  by rewrite /=; elim: (blocks N) => //= l ls ->; rewrite eqxx.
+by rewrite /run_network /= mulmxA -mulmxDl run_blocks_without_q.
+Qed.
+End EliminateQueries.
+Print Assumptions eliminate_queries.

@@ -115,6 +115,10 @@ class Heads:
     def kv_heads(self) -> int:
         return self.heads if self.groups is None else self.groups
 
+    def width(self, values: int) -> int:
+        """How wide the heads write, for values of this width. Raises HypothesisError if it does not split."""
+        return self.heads * head_width(values, self.kv_heads, "values")
+
     def __call__(self, q: Any, k: Any, v: Any) -> Any:
         return merge(self.maps(q, k) @ repeat(split(v, self.kv_heads, "values"), self.heads))
 
@@ -139,10 +143,14 @@ class Heads:
 def split(z: Any, heads: int, what: str) -> Any:
     """(n, heads * width) -> (heads, n, width): consecutive column blocks are the heads."""
     n, width = z.shape
+    xp = array_namespace(z)
+    return xp.permute_dims(xp.reshape(z, (n, heads, head_width(width, heads, what))), (1, 0, 2))
+
+
+def head_width(width: int, heads: int, what: str) -> int:
     if width % heads:
         raise HypothesisError("shapes agree", f"{what} of width {width} cannot be split into {heads} heads")
-    xp = array_namespace(z)
-    return xp.permute_dims(xp.reshape(z, (n, heads, width // heads)), (1, 0, 2))
+    return width // heads
 
 
 def merge(z: Any) -> Any:

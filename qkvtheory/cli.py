@@ -15,6 +15,7 @@ from qkvtheory.lanes.results import FAIL, NOT_RUN, PASS
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 MARKS = {PASS: "ok", FAIL: "FAIL", NOT_RUN: "not run here"}
+VERDICTS = {PASS: "ok", FAIL: "RED", NOT_RUN: "not run"}
 
 
 class BadInput(Exception):
@@ -59,7 +60,11 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument("ids", nargs="*", metavar="ID", help="claims to check (all by default)")
     check.add_argument(
-        "--lane", nargs="+", metavar="L", default=None, help="symbolic, exact, numeric, count, formal (all by default)"
+        "--lane",
+        nargs="+",
+        action="extend",
+        metavar="L",
+        help="symbolic, exact, numeric, count, formal (all by default)",
     )
     check.add_argument("--json", metavar="FILE", help="write the manifest here")
     listing = add(
@@ -85,23 +90,32 @@ def run_check(args: argparse.Namespace) -> int:
     if "formal" in lanes:
         print("compiling the proofs, if a proof assistant is installed ...", file=sys.stderr, flush=True)
     reports, seconds = report.timed_run(ids, lanes, print_report)
-    if not any(r.lanes for r in reports):
-        raise BadInput(f"none of these claims has the lane {' '.join(lanes)}; see 'python -m qkvtheory show {ids[0]}'")
+    if all(r.status == NOT_RUN for r in reports):
+        lacking = f"none of these claims has the lane {' '.join(lanes)}; see 'python -m qkvtheory show {ids[0]}'"
+        raise BadInput(next((lane.reason for r in reports for lane in r.lanes.values()), lacking))
+    if report.edited_since_loaded():
+        print("error: the sources changed during the run, so it says nothing about them; run it again", file=sys.stderr)
+        return FAILED
     if target:
         report.write(target, reports, seconds)
-    red = [r for r in reports if r.red]
-    controls = sum(len(r.controls) for r in reports)
-    print(
-        f"{len(reports)} claims, {controls} controls, {seconds:.1f} s: " + (f"{len(red)} RED" if red else "all green")
-    )
-    return FAILED if red else OK
+    print(summary(reports, seconds))
+    return FAILED if any(r.red for r in reports) else OK
+
+
+def summary(reports: Sequence[Any], seconds: float) -> str:
+    """The last line: what ran and how it ended, and by name what did not run."""
+    ran = [r for r in reports if r.status != NOT_RUN]
+    idle = [r.claim.id for r in reports if r.status == NOT_RUN]
+    red, controls = sum(r.red for r in ran), sum(len(r.controls) for r in ran)
+    line = f"{len(ran)} claims, {controls} controls, {seconds:.1f} s: {f'{red} RED' if red else 'all green'}"
+    return line + (f"\nnot run ({len(idle)}): {', '.join(idle)}" if idle else "")
 
 
 def print_report(report: Any) -> None:
-    lanes = "  ".join(f"{name} {MARKS[r.status]}" for name, r in report.lanes.items())
+    lanes = "  ".join(f"{name} {MARKS[r.status]}" for name, r in report.lanes.items()) or "has none of these lanes"
     rejected = sum(c.status == "rejected" for c in report.controls)
-    mark, controls = "RED " if report.red else "ok  ", f"controls {rejected}/{len(report.controls)} rejected"
-    print(f"{mark}{report.claim.id:28} {lanes}  {controls}", flush=True)
+    controls = f"  controls {rejected}/{len(report.controls)} rejected" if report.controls else ""
+    print(f"{VERDICTS[report.status]:8}{report.claim.id:28} {lanes}{controls}", flush=True)
     for reason in report.reasons:
         print(textwrap.indent(textwrap.fill(reason, 110), "       "), flush=True)
 
@@ -200,16 +214,17 @@ def run_show(args: argparse.Namespace) -> int:
 
 
 def print_last(id: str) -> None:
-    """The result stored by the last build, if there is one for these very sources."""
-    from qkvtheory.lanes.report import sources_sha256
+    """The result stored by the last build, and why not to trust it, if there is a reason."""
+    from qkvtheory.lanes.report import doubts
 
     stored = Path("_build/claims.json")
     try:
         manifest = json.loads(stored.read_text(encoding="utf-8"))
         entry = next(c for c in manifest["claims"] if c["id"] == id)
-    except (OSError, ValueError, KeyError, StopIteration):
+        lanes = ", ".join(f"{lane} {result['status']}" for lane, result in entry["lanes"].items())
+        time, wrong = manifest["meta"]["time"], doubts(manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         print(f"last result: none stored here; run 'python -m qkvtheory check {id}'")
         return
-    stale = "" if manifest["meta"]["sources_sha256"] == sources_sha256() else " (of older sources: run the check again)"
-    lanes = ", ".join(f"{lane} {result['status']}" for lane, result in entry["lanes"].items())
-    print(f"last result, {manifest['meta']['time']}{stale}: {lanes}")
+    stale = f" (run the check again: {'; '.join(wrong)})" if wrong else ""
+    print(f"last result, {time}{stale}: {lanes}")

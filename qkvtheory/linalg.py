@@ -3,7 +3,8 @@
 Everything else a construction needs is ``@``, ``+`` and ``.mT``.
 
 - floats (NumPy, PyTorch, any array of the array API standard): LAPACK in float64, rounded once to the input's dtype;
-- exact numbers (NumPy arrays of dtype object: fractions, residues modulo a prime): Gauss-Jordan elimination;
+- exact numbers (NumPy arrays of dtype object: whole numbers and fractions, or residues modulo a prime): Gauss-Jordan
+  elimination, which needs no pivoting where nothing is rounded; floats inside such arrays are refused;
 - words (``qkvtheory.words``): a declared letter, or a refusal.
 
 What cannot be inverted is refused with the hypothesis that fails; what nearly cannot is done with a warning.
@@ -14,6 +15,8 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from fractions import Fraction
+from numbers import Number, Rational
 from typing import Any
 
 import numpy as np
@@ -30,8 +33,8 @@ def inverse(a: Any, name: str = "the matrix") -> Any:
     """The inverse of a square matrix.
 
     Parameters: ``a``, d x d, floats of any precision, exact numbers (dtype object) or a Word; ``name`` for messages.
-    Raises HypothesisError if ``a`` is not a finite square real matrix, or is singular (for floats: singular to
-    float64).
+    Raises HypothesisError if ``a`` is not a plain array (masked arrays, ``np.matrix`` and sparse tensors are refused,
+    not converted), not square, not of finite real numbers, or singular (for floats: singular to float64).
     Warns with ConditionWarning when eps(dtype) * cond_1 exceeds the square root of eps: half of the digits are lost.
     Source: Higham 2002, chapter 14 (error of a computed inverse).
 
@@ -53,20 +56,18 @@ def inverse(a: Any, name: str = "the matrix") -> Any:
     try:
         with np.errstate(all="ignore"):  # what overflows is refused below, by name
             back = xp.linalg.inv(wide)
-            cond, rounded = float(norm1(wide) * norm1(back)), xp.astype(back, a.dtype)
+            cond = scalar(norm1(wide) * norm1(back))
     except Exception as error:  # LinAlgError of the namespace at hand
         raise singular(name, math.inf) from error
     warn_if_near_singular(a, cond, name)
-    if not bool(xp.all(xp.isfinite(rounded))):
-        raise HypothesisError("finite", f"the inverse of {name} overflows {a.dtype}; use a wider dtype")
-    return rounded
+    return rounded(back, a, name)
 
 
 def right_inverse(a: Any, name: str = "the matrix") -> Any:
     """R of shape p x d with a @ R = I, for a of shape d x p and rank d <= p; the inverse when p = d.
 
-    Floats: the Moore-Penrose inverse. Exact numbers: a^T (a a^T)^-1. Words: a letter declared of full row rank.
-    Raises HypothesisError if p < d or the rows are dependent.
+    Floats: the Moore-Penrose inverse, with every singular value kept. Exact numbers: a^T (a a^T)^-1. Words: a letter
+    declared of full row rank. Raises HypothesisError if p < d or the rows are dependent, and as ``inverse`` does.
     """
     if symbolic(a):
         return a.right_inverse()
@@ -83,9 +84,19 @@ def right_inverse(a: Any, name: str = "the matrix") -> Any:
     xp = array_namespace(a)
     wide = xp.astype(a, xp.float64)
     singular_values = xp.linalg.svdvals(wide)
-    smallest = float(singular_values[-1])
-    warn_if_near_singular(a, float(singular_values[0]) / smallest if smallest > 0 else math.inf, name)
-    return xp.astype(xp.linalg.pinv(wide), a.dtype)
+    smallest = scalar(singular_values[-1])
+    warn_if_near_singular(a, scalar(singular_values[0]) / smallest if smallest > 0 else math.inf, name)
+    return rounded(xp.linalg.pinv(wide, rtol=0.0), a, name)  # no cut-off: what it would drop was refused above
+
+
+def rounded(back: Any, a: Any, name: str) -> Any:
+    """An inverse of ``a``, found in float64, in the dtype of ``a``."""
+    xp = array_namespace(a)
+    with np.errstate(over="ignore"):  # what overflows is refused below, by name
+        result = xp.astype(back, a.dtype)
+    if not bool(xp.all(xp.isfinite(result))):
+        raise HypothesisError("finite", f"the inverse of {name} overflows {a.dtype}; use a wider dtype")
+    return result
 
 
 def identity(size: Any, like: Any) -> Any:
@@ -108,13 +119,15 @@ def condition(a: Any) -> float:
     1000.0
     """
     check_matrix(a, "the matrix")
+    if symbolic(a) or a.dtype == object:
+        raise HypothesisError("real numbers", "cond_1 measures rounding; words and exact numbers do not round")
     if a.shape[0] != a.shape[1]:
         raise HypothesisError("square", f"the matrix is {a.shape[0]} x {a.shape[1]}; cond_1 is for square ones")
     xp = array_namespace(a)
     wide = xp.astype(a, xp.float64)
     try:
         with np.errstate(all="ignore"):
-            return float(norm1(wide) * norm1(xp.linalg.inv(wide)))
+            return scalar(norm1(wide) * norm1(xp.linalg.inv(wide)))
     except Exception:  # LinAlgError of the namespace at hand
         return math.inf
 
@@ -135,6 +148,8 @@ def agree(**matrices: Any) -> None:
 def kind(a: Any) -> str:
     if symbolic(a):
         return "symbolic"
+    if a.dtype == object:
+        return f"numpy object, {entry_kind(a.flat[0])}"
     place = "" if isinstance(a, np.ndarray) else f" on {device(a)}"
     return f"{type(a).__module__.split('.')[0]} {a.dtype}{place}"
 
@@ -156,23 +171,23 @@ def complete_basis(columns: Any, name: str = "the columns") -> Any:
         xp = array_namespace(columns)
         wide = xp.astype(columns, xp.float64)
         values = xp.linalg.svdvals(wide)
-        if not float(values[-1]) > float(values[0]) * d / SINGULAR:
+        if not scalar(values[-1]) > scalar(values[0]) * d / SINGULAR:
             raise HypothesisError("independent columns", f"{name} are linearly dependent to working precision")
         full = xp.linalg.qr(wide, mode="complete").Q
         return xp.astype(xp.concat([wide, full[:, s:]], axis=1), columns.dtype)
+    if rank(columns) < s:
+        raise HypothesisError("independent columns", f"{name} are linearly dependent")
     basis, one = columns, identity(d, columns)
     for i in range(d):
         extended = np.concatenate([basis, one[:, i : i + 1]], axis=1)
         if basis.shape[1] < d and rank(extended) == extended.shape[1]:
             basis = extended
-    if basis.shape[1] < d:
-        raise HypothesisError("independent columns", f"{name} are linearly dependent")
     return basis
 
 
 def rank(a: np.ndarray) -> int:
     """The rank of a matrix of exact numbers."""
-    rows, found = a.copy(), 0
+    rows, found = fractions(a), 0
     for column in range(a.shape[1]):
         pivot = next((r for r in range(found, len(rows)) if rows[r, column] != 0), None)
         if pivot is None:
@@ -186,17 +201,62 @@ def rank(a: np.ndarray) -> int:
 
 def check_matrix(a: Any, name: str, row: bool = False) -> None:
     """Refuse what is not a matrix of finite real numbers; ``row``: a bias, which may have one dimension."""
+    check_array(a, name, row)
+    check_finite(a, name)
+
+
+def check_array(a: Any, name: str, row: bool = False) -> None:
+    """Refuse what is not a plain, nonempty, two-dimensional array of real or exact numbers."""
     if symbolic(a):
         return
+    if isinstance(a, np.matrix | np.ma.MaskedArray):
+        raise HypothesisError(
+            "matrix", f"{name} is {described(a)}, with rules of its own; make it a plain array (np.asarray, filled)"
+        )
     if getattr(a, "ndim", None) not in ((1, 2) if row else (2,)):
         raise HypothesisError("matrix", f"{name} must be a two-dimensional array, not {described(a)}")
     if 0 in a.shape:
         raise HypothesisError("matrix", f"{name} is empty: {described(a)}")
-    if a.dtype == object:
-        return
-    xp = array_namespace(a)
+    if isinstance(a, np.ndarray) and a.dtype == object:
+        return check_exact(a, name)
+    if "sparse" in str(getattr(a, "layout", "")):
+        raise HypothesisError("matrix", f"{name} is sparse; call .to_dense() first")
+    try:
+        xp = array_namespace(a)
+    except TypeError as error:
+        raise HypothesisError("matrix", f"{name} must be an array, not {described(a)}") from error
     if not xp.isdtype(a.dtype, "real floating"):
         raise HypothesisError("real numbers", f"{name} has dtype {a.dtype}; convert it to a floating dtype first")
+
+
+def check_exact(a: np.ndarray, name: str) -> None:
+    """Refuse an array of dtype object unless its entries are all rational, or all of one other exact type."""
+    kinds = {entry_kind(entry): entry for entry in a.flat}
+    for k, entry in kinds.items():
+        if isinstance(entry, bool | np.generic) or not hasattr(entry, "__truediv__"):
+            raise HypothesisError("real numbers", f"{name} has dtype object and an entry of type {k}")
+        if isinstance(entry, Number) and not isinstance(entry, Rational):
+            raise HypothesisError(
+                "real numbers",
+                f"{name} has dtype object, which is for exact numbers, but an entry of type {k}; "
+                "use a floating dtype, or make every entry a Fraction",
+            )
+    if len(kinds) > 1:
+        raise HypothesisError("one kind of number", f"the entries of {name} are {' and '.join(sorted(kinds))}")
+
+
+def entry_kind(x: Any) -> str:
+    """int and Fraction are one kind: the rational numbers."""
+    exact = isinstance(x, Rational) and not isinstance(x, bool | np.generic)
+    return "rational" if exact else type(x).__name__
+
+
+def check_finite(a: Any, name: str) -> None:
+    if symbolic(a) or a.dtype == object:
+        return
+    if str(device(a)) == "meta":
+        raise HypothesisError("real numbers", f"{name} is on the device meta: it has a shape and no numbers")
+    xp = array_namespace(a)
     if not bool(xp.all(xp.isfinite(a))):
         raise HypothesisError("finite", f"{name} contains NaN or infinity")
 
@@ -204,6 +264,11 @@ def check_matrix(a: Any, name: str, row: bool = False) -> None:
 def described(a: Any) -> str:
     shape = getattr(a, "shape", None)
     return f"a {type(a).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+
+
+def scalar(x: Any) -> float:
+    """A 0-dimensional array as a number for messages and decisions; of a tensor, without its gradient."""
+    return float(x.detach() if hasattr(x, "detach") else x)
 
 
 def norm1(a: Any) -> Any:
@@ -239,7 +304,7 @@ def singular(name: str, cond: float) -> HypothesisError:
 
 def gauss_jordan(a: np.ndarray, name: str = "the matrix") -> np.ndarray:
     """The inverse over any field, by elimination: entries need +, -, *, / and comparison with 0."""
-    size = len(a)
+    size, a = len(a), fractions(a)
     rows = np.concatenate([a, identity(size, a)], axis=1)
     for i in range(size):
         pivot = next((r for r in range(i, size) if rows[r, i] != 0), None)
@@ -251,3 +316,8 @@ def gauss_jordan(a: np.ndarray, name: str = "the matrix") -> np.ndarray:
             if r != i and rows[r, i] != 0:
                 rows[r] = rows[r] - rows[i] * rows[r, i]
     return rows[:, size:]
+
+
+def fractions(a: np.ndarray) -> np.ndarray:
+    """A copy with Fractions for whole numbers, because int / int would be a float; other entries as they are."""
+    return np.frompyfunc(lambda x: Fraction(x) if isinstance(x, int) else x, 1, 1)(a)

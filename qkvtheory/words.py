@@ -26,12 +26,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 from qkvtheory.errors import HypothesisError
 
 Scalar = int | Fraction
+SQUARE = frozenset({"invertible", "orthogonal", "symmetric", "diagonal"})  # facts of square letters only
+TWO_SIDED = frozenset({"invertible", "orthogonal"})
+FACTS = SQUARE | {"full row rank", "rows sum to one", "formal"}
+ALL_ONES = frozenset({"all ones"})  # nobody can declare it: only ``ones_letter`` makes such letters
 GREEK = {"Theta", "Phi", "Lambda", "Gamma", "Omega", "Sigma", "Pi"}
 
 
@@ -43,7 +47,7 @@ class Letter:
     rows: str
     cols: str
     args: tuple[Word, ...]
-    facts: frozenset[str]
+    facts: frozenset[Any]  # names of facts, and Annihilates(letter)
     inverted: bool
     transposed: bool
     inputs: int
@@ -56,7 +60,7 @@ class Letter:
         rows: str,
         cols: str,
         args: tuple[Word, ...] = (),
-        facts: Iterable[str] = (),
+        facts: Iterable[Any] = (),
         inverted: bool = False,
         transposed: bool = False,
         inputs: int = 0,
@@ -67,14 +71,15 @@ class Letter:
             letter = object.__new__(cls)
             letter.name, letter.rows, letter.cols, letter.args = name, rows, cols, args
             letter.facts, letter.inverted, letter.transposed, letter.inputs = key[4], inverted, transposed, inputs
+            check_letter(letter)
             cls._known[key] = letter
         return letter
 
     def turned(self, inverted: bool, transposed: bool) -> Letter:
-        """This letter with its exponents set, in normal form for orthogonal and symmetric letters."""
+        """This letter with its exponents set, in normal form for orthogonal, symmetric and diagonal letters."""
         if "orthogonal" in self.facts and transposed:
             inverted, transposed = not inverted, False
-        if "symmetric" in self.facts:
+        if self.facts & {"symmetric", "diagonal"}:
             transposed = False
         swapped = inverted != self.inverted, transposed != self.transposed
         rows, cols = (self.cols, self.rows) if swapped[0] != swapped[1] else (self.rows, self.cols)
@@ -85,7 +90,7 @@ class Letter:
         return self.turned(self.inverted, not self.transposed)
 
     def inverse(self) -> Letter:
-        if not self.facts & {"invertible", "orthogonal"}:
+        if not self.facts & TWO_SIDED:
             raise HypothesisError("invertible", f"nothing declares {self.name} invertible, so it has no inverse here")
         return self.turned(not self.inverted, self.transposed)
 
@@ -108,6 +113,24 @@ class Letter:
             return latex_name(self.name, exponent)
         parts = [a.latex() for a in self.args]
         return latex_call(self.name, parts, self.inputs) + (f"^{{{exponent}}}" if exponent else "")
+
+
+class Annihilates(NamedTuple):
+    """The fact Z @ of = 0 about a letter Z. It holds the letter itself: another one may be printed the same way."""
+
+    of: Letter
+
+    def __str__(self) -> str:
+        return f"annihilates {self.of}"
+
+
+def check_letter(letter: Letter) -> None:
+    """What no letter may claim, however it was made: facts its shape excludes, or to be the column of ones."""
+    if (letter.name == "ones") != (letter.facts == ALL_ONES):
+        raise ValueError("'ones' is the column of ones; choose another name for this letter")
+    impossible = sorted(SQUARE & letter.facts)
+    if impossible and letter.rows != letter.cols:
+        raise HypothesisError("square", f"{letter.name} is {letter.rows} x {letter.cols} and cannot be {impossible[0]}")
 
 
 def latex_call(name: str, arguments: list[str], inputs: int = 0) -> str:
@@ -136,8 +159,8 @@ def latex_name(name: str, exponent: str = "") -> str:
 def ones_letter(rows: str, cols: str) -> Letter | None:
     """The all-ones column (size x 1), or its transpose; None for other shapes."""
     if cols == "1":
-        return Letter("ones", rows, "1")
-    return Letter("ones", "1", cols, transposed=True) if rows == "1" else None
+        return Letter("ones", rows, "1", facts=ALL_ONES)
+    return Letter("ones", "1", cols, facts=ALL_ONES, transposed=True) if rows == "1" else None
 
 
 # -- the named rewrite rules -------------------------------------------------------------------------------------------
@@ -151,21 +174,22 @@ def rule_inverse(a: Letter, b: Letter) -> Any:
         return None
     if a.args != b.args or a.facts != b.facts:
         return None
-    both_sides = a.facts & {"invertible", "orthogonal"}
     right_only = "full row rank" in a.facts and (b.inverted if not a.transposed else a.inverted)
-    return () if both_sides or right_only else None
+    return () if a.facts & TWO_SIDED or right_only else None
 
 
 def rule_rows_sum_to_one(a: Letter, b: Letter) -> Any:
-    """A 1 = 1 for a row-stochastic A."""
-    if "rows sum to one" in a.facts and not a.transposed and b is ones_letter(b.rows, "1"):
-        return (Letter("ones", a.rows, "1"),)
-    return None
+    """A 1 = 1 if the rows of A sum to one; A^-1 1 = 1 too for a two-sided inverse, but not for a mere right inverse."""
+    if "rows sum to one" not in a.facts or "formal" in a.facts or a.transposed:
+        return None
+    if (a.inverted and not a.facts & TWO_SIDED) or b is not ones_letter(b.rows, "1"):
+        return None
+    return (ones_letter(a.rows, "1"),)
 
 
 def rule_annihilates(a: Letter, b: Letter) -> Any:
     """Z W = 0 for a Z declared to lie in the left null space of W."""
-    return "zero" if f"annihilates {b}" in a.facts and not (a.inverted or a.transposed) else None
+    return "zero" if Annihilates(b) in a.facts and not (a.inverted or a.transposed) else None
 
 
 RULES: tuple[Callable[[Letter, Letter], Any], ...] = (rule_inverse, rule_rows_sum_to_one, rule_annihilates)
@@ -197,6 +221,8 @@ class Word:
             total[word] = total.get(word, 0) + coefficient
         self.rows, self.cols = rows, cols
         self.terms = frozenset((word, k) for word, k in total.items() if k)
+        for word, _ in self.terms:
+            check_shapes(rows, cols, word)
         self._hash = hash((rows, cols, self.terms))
 
     shape = property(lambda self: (self.rows, self.cols))
@@ -250,7 +276,7 @@ class Word:
     def right_inverse(self) -> Word:
         """R with self @ R = I: the inverse if there is one, else that of a letter declared of full row rank."""
         word, k = self.single("a right inverse")
-        if len(word) == 1 and "full row rank" in word[0].facts and not word[0].inverted:
+        if len(word) == 1 and "full row rank" in word[0].facts and not (word[0].inverted or word[0].transposed):
             return Word(self.cols, self.rows, [((word[0].turned(True, False),), Fraction(1) / k)])
         if self.rows != self.cols:
             raise HypothesisError("full row rank", f"nothing declares that {self} has full row rank")
@@ -298,6 +324,20 @@ class Word:
         return join_terms(self, lambda word: juxtapose(a.latex() for a in word) or "I") or "0"
 
 
+def check_shapes(rows: str, cols: str, word: tuple[Letter, ...]) -> None:
+    """Neighbors fit, and the ends are those of the sum; products of words fit by construction, other words may not."""
+    reached = rows
+    for letter in word:
+        if letter.rows != reached:
+            break
+        reached = letter.cols
+    else:
+        if reached == cols:
+            return
+    shapes = " @ ".join(f"{letter.rows} x {letter.cols}" for letter in word) or "I"
+    raise HypothesisError("shapes agree", f"{shapes} is not {rows} x {cols}")
+
+
 def juxtapose(factors: Iterable[str]) -> str:
     """Factors side by side, with a space where a control word would swallow the next letter."""
     text = ""
@@ -323,62 +363,74 @@ def shape_error(a: Word, operation: str, b: Word) -> HypothesisError:
 # -- making words ------------------------------------------------------------------------------------------------------
 
 
+def declared(name: str, facts: dict[str, bool]) -> frozenset[str]:
+    """The facts that hold. A name nobody knows is refused even when it is False: it was misspelt."""
+    known = {fact.replace("_", " "): holds for fact, holds in facts.items()}
+    unknown = sorted(set(known) - FACTS)
+    if unknown:
+        raise ValueError(f"unknown facts {unknown} about {name}")
+    return frozenset(fact for fact, holds in known.items() if holds)
+
+
 def symbol(name: str, rows: str, cols: str, **facts: bool) -> Word:
     """A matrix about which nothing is known but its shape and the facts declared here.
 
-    Facts: ``invertible``, ``orthogonal`` (square letters), ``symmetric``, ``full_row_rank`` (has a right inverse),
-    ``rows_sum_to_one``, ``formal`` (an inverse may be written but never cancels: to show where a hypothesis is used).
+    Facts: ``invertible``, ``orthogonal``, ``symmetric``, ``diagonal`` (square letters), ``full_row_rank`` (has a right
+    inverse), ``rows_sum_to_one``, ``formal`` (an inverse may be written but never cancels: to show where a hypothesis
+    is used). Raises ValueError for other facts and for the name "ones", HypothesisError for a fact of square letters
+    about a rectangle.
     """
-    if name == "ones":
-        raise ValueError("'ones' is the column of ones; choose another name for this letter")
-    declared = {fact.replace("_", " ") for fact, holds in facts.items() if holds}
-    unknown = declared - {"invertible", "orthogonal", "symmetric", "full row rank", "rows sum to one", "formal"}
-    if unknown:
-        raise ValueError(f"unknown facts {sorted(unknown)} about {name}")
-    if rows != cols and declared & {"invertible", "orthogonal", "symmetric"}:
-        raise HypothesisError("square", f"{name} is {rows} x {cols} and cannot be {sorted(declared)[0]}")
-    return Word(rows, cols, [((Letter(name, rows, cols, facts=declared),), 1)])
+    return Word(rows, cols, [((Letter(name, rows, cols, facts=declared(name, facts)),), 1)])
 
 
 def opaque(
     name: str, cols: str | None = None, rows: str | None = None, inputs: int = 0, **facts: bool
 ) -> Callable[..., Word]:
-    """An unknown function of matrices: equal arguments give equal values; only declared facts are assumed besides."""
-    declared = {fact.replace("_", " ") for fact, holds in facts.items() if holds}
+    """An unknown function of matrices: equal arguments give equal values; only declared facts are assumed besides.
+
+    The facts are those of ``symbol``, and are refused in the same cases.
+    """
+    known = declared(name, facts)
 
     def apply(*args: Word) -> Word:
         r, c = rows or args[0].rows, cols or args[0].cols
-        return Word(r, c, [((Letter(name, r, c, args, declared, inputs=inputs),), 1)])
+        return Word(r, c, [((Letter(name, r, c, args, known, inputs=inputs),), 1)])
 
     return apply
 
 
 def softmax(scores: Word, name: str = "softmax") -> Word:
     """Row softmax with its two laws: rows sum to one, and a term r 1^T, constant along rows, is invisible."""
-    ones_row = Letter("ones", "1", scores.cols, transposed=True)
+    ones_row = ones_letter("1", scores.cols)
     visible = Word(scores.rows, scores.cols, ((w, k) for w, k in scores.terms if not (w and w[-1] is ones_row)))
     return opaque(name, rows_sum_to_one=True)(visible)
 
 
 def exponential(scores: Word) -> Word:
-    """Entrywise exp with its law exp(S + r 1^T) = diag(exp(r)) exp(S)."""
-    ones_row = Letter("ones", "1", scores.cols, transposed=True)
+    """Entrywise exp with its law exp(S + r 1^T) = diag(exp(r)) exp(S); diag(exp(r)) is invertible, since exp > 0."""
+    ones_row = ones_letter("1", scores.cols)
     along_rows = [(w[:-1], k) for w, k in scores.terms if w and w[-1] is ones_row]
     rest = Word(scores.rows, scores.cols, (term for term in scores.terms if not (term[0] and term[0][-1] is ones_row)))
     plain = opaque("exp")(rest)
-    return diagonal(opaque("exp")(Word(scores.rows, "1", along_rows))) @ plain if along_rows else plain
+    if not along_rows:
+        return plain
+    return diagonal(opaque("exp")(Word(scores.rows, "1", along_rows)), invertible=True) @ plain
 
 
-def diagonal(v: Word) -> Word:
-    """diag(v) of a column without zeros: diagonal and invertible, with the law diag(D v) = D diag(v) for diagonal D."""
+def diagonal(v: Word, invertible: bool = False, formal: bool = False) -> Word:
+    """diag(v) of a column, with the law diag(D v) = D diag(v) for a diagonal D.
+
+    ``invertible``: no entry of v is zero. Then none of the entries of D and w are, where v = D w. ``formal`` as in
+    ``symbol``.
+    """
     if v.cols != "1":
         raise HypothesisError("shapes agree", f"diag takes a column, not {v.rows} x {v.cols}")
     first = {word[0] if word else None for word, _ in v.terms}
     (lead,) = first if len(first) == 1 else (None,)
     if lead is not None and "diagonal" in lead.facts:
         rest = Word(lead.cols, v.cols, ((word[1:], k) for word, k in v.terms))
-        return Word(lead.rows, lead.cols, [((lead,), 1)]) @ diagonal(rest)
-    return opaque("diag", cols=v.rows, diagonal=True, invertible=True)(v)
+        return Word(lead.rows, lead.cols, [((lead,), 1)]) @ diagonal(rest, invertible, formal)
+    return opaque("diag", cols=v.rows, diagonal=True, invertible=invertible, formal=formal)(v)
 
 
 def identity(size: str) -> Word:
@@ -393,10 +445,17 @@ def ones(size: str) -> Word:
     """The column of ones, size x 1."""
     if size == "1":
         return identity("1")
-    return Word(size, "1", [((Letter("ones", size, "1"),), 1)])
+    return Word(size, "1", [((Letter("ones", size, "1", facts=ALL_ONES),), 1)])
 
 
 def annihilator(name: str, rows: str, of: Word) -> Word:
-    """A matrix Z about which only Z @ of = 0 is known, for a single letter ``of``."""
-    ((word, _),) = of.terms
-    return Word(rows, of.rows, [((Letter(name, rows, of.rows, facts={f"annihilates {word[0]}"}),), 1)])
+    """A matrix Z about which only Z @ of = 0 is known, for a single letter ``of``. Raises ValueError for more."""
+    return Word(rows, of.rows, [((Letter(name, rows, of.rows, facts={Annihilates(single_letter(of))}),), 1)])
+
+
+def single_letter(word: Word) -> Letter:
+    """The letter of a word that is one letter, once. Raises ValueError for sums, products, multiples and I."""
+    found = [letters[0] for letters, k in word.terms if len(letters) == 1 and k == 1]
+    if len(word.terms) != 1 or not found:
+        raise ValueError(f"only a single letter can be annihilated, not {word.brief()}")
+    return found[0]

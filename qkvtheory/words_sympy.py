@@ -47,7 +47,7 @@ from sympy.matrices.expressions import Inverse, MatrixExpr, Transpose
 
 from qkvtheory import words
 from qkvtheory.errors import HypothesisError
-from qkvtheory.words import Letter, Word
+from qkvtheory.words import FACTS, Annihilates, Letter, Word
 
 KNOWN = {
     "invertible": Q.invertible,
@@ -56,7 +56,8 @@ KNOWN = {
     "diagonal": Q.diagonal,
     "full row rank": Q.fullrank,
 }
-FACT_OF = {predicate: fact for fact, predicate in KNOWN.items()}
+FACT_OF = {predicate: fact for fact, predicate in KNOWN.items()} | {Predicate(f): f for f in FACTS - set(KNOWN)}
+ANNIHILATES = Predicate("annihilates")
 
 
 class Opaque(MatrixExpr):
@@ -105,8 +106,8 @@ def to_sympy(word: Word) -> MatrixExpr:
     -X + 2*X*Theta**(-1)
     """
     named: dict[str, Letter] = {}
-    for letter in map(base, word.letters()):
-        if letter.args or letter is words.ones_letter(letter.rows, letter.cols):
+    for letter in bases(word):
+        if letter.args:
             continue
         if named.setdefault(letter.name, letter) is not letter:
             raise ValueError(f"two different letters are called {letter.name}; SymPy would take them for one")
@@ -119,9 +120,30 @@ def assumptions(word: Word) -> tuple[Any, ...]:
     >>> assumptions(words.symbol("R", "d", "d", orthogonal=True))
     (Q.orthogonal(R),)
     """
-    declared = {(fact, base(letter)) for letter in word.letters() for fact in letter.facts}
-    ordered = sorted(declared, key=lambda pair: (str(pair[1]), pair[0]))
-    return tuple(KNOWN.get(fact, Predicate(fact))(plain(letter)) for fact, letter in ordered)
+    declared = {(fact, letter) for letter in bases(word) for fact in letter.facts}
+    ordered = sorted(declared, key=lambda pair: (str(pair[1]), str(pair[0])))
+    return tuple(assumed(fact, plain(letter)) for fact, letter in ordered)
+
+
+def assumed(fact: Any, matrix: MatrixExpr) -> Any:
+    if isinstance(fact, Annihilates):
+        return AppliedPredicate(ANNIHILATES, matrix, factor(fact.of))
+    return KNOWN.get(fact, Predicate(fact))(matrix)
+
+
+def bases(word: Word) -> set[Letter]:
+    """The letters of a word without their exponents, and the letters that they annihilate, but no column of ones."""
+    found: set[Letter] = set()
+    queue = word.letters()
+    while queue:
+        letter = base(queue.pop())
+        if letter in found or letter is words.ones_letter(letter.rows, letter.cols):
+            continue
+        found.add(letter)
+        for fact in letter.facts:
+            if isinstance(fact, Annihilates):
+                queue |= Word(fact.of.rows, fact.of.cols, [((fact.of,), 1)]).letters()
+    return found
 
 
 def expression(word: Word) -> MatrixExpr:
@@ -170,11 +192,12 @@ def from_sympy(expr: Any, *assumed: Any) -> Word:
     """The word of a SymPy matrix expression, under the assumptions given and no others.
 
     Reads MatrixSymbol, Identity, ZeroMatrix, OneMatrix, sums, products, whole powers, transposes, inverses, and what
-    ``to_sympy`` writes; scalars must be rational numbers. ``assumed``: Q.invertible, Q.orthogonal, Q.symmetric, and
-    Q.fullrank (read as: has a ``RightInverse``) of letters, alone or joined by ``&``.
+    ``to_sympy`` writes; scalars must be rational numbers. ``assumed``: Q.invertible, Q.orthogonal, Q.symmetric,
+    Q.diagonal and Q.fullrank (read as: has a ``RightInverse``) of letters, alone or joined by ``&``.
 
     Raises HypothesisError for the inverse of a letter not assumed invertible ("invertible"), for an inverse or a power
-    of a matrix that is not square ("square"), and for shapes that do not fit; ValueError for anything it cannot read.
+    of a matrix that is not square ("square"), and for shapes that do not fit; ValueError for anything it cannot read,
+    and for a letter called "ones", which could be taken for ``OneMatrix``.
 
     >>> R = MatrixSymbol("R", Symbol("d"), Symbol("d"))
     >>> from_sympy(R.T * R), from_sympy(R.T * R, Q.orthogonal(R))
@@ -187,14 +210,19 @@ class Reader:
     """Reads SymPy expressions under a fixed set of assumptions."""
 
     def __init__(self, assumed: tuple[Any, ...]):
-        self.facts: dict[Any, set[str]] = {}
+        self.facts: dict[Any, set[Any]] = {}
+        self.annihilated: dict[Any, list[MatrixExpr]] = {}  # read with their letter, when every assumption is known
         for single in (part for a in assumed for part in And.make_args(a)):
-            if not isinstance(single, AppliedPredicate) or len(single.arguments) != 1:
+            places = 2 if getattr(single, "function", None) == ANNIHILATES else 1
+            if not isinstance(single, AppliedPredicate) or len(single.arguments) != places:
                 raise ValueError(f"an assumption is something like Q.invertible(A), not {single}")
-            (letter,) = single.arguments
+            letter, *of = single.arguments
             if not isinstance(letter, MatrixSymbol | Opaque):
                 raise ValueError(f"assumptions are about letters, but {single} is about {letter}")
-            self.facts.setdefault(letter, set()).add(fact_named(single.function))
+            if of:
+                self.annihilated.setdefault(letter, []).extend(of)
+            else:
+                self.facts.setdefault(letter, set()).add(fact_named(single.function))
 
     def read(self, expr: Any) -> Word:
         for kind, reader in self.readers.items():
@@ -204,9 +232,8 @@ class Reader:
 
     def letter(self, expr: Any) -> Word:
         rows, cols = shape(expr)
-        facts = self.facts.get(expr, set())
-        if rows != cols and facts & {"invertible", "orthogonal", "symmetric"}:
-            raise HypothesisError("square", f"{expr} is {rows} x {cols} and cannot be {min(facts)}")
+        killed = {Annihilates(words.single_letter(self.read(of))) for of in self.annihilated.get(expr, ())}
+        facts = self.facts.get(expr, set()) | killed
         name, inputs = str(expr.args[0]), 0
         args: tuple[Word, ...] = ()
         if isinstance(expr, Opaque):
@@ -266,9 +293,7 @@ def shape(expr: Any) -> tuple[str, str]:
 
 def fact_named(predicate: Any) -> str:
     """The words' name of a SymPy predicate."""
-    if predicate in FACT_OF:
-        return FACT_OF[predicate]
-    name = str(predicate.name)
-    if name in {"rows sum to one", "formal"} or name.startswith("annihilates "):
-        return name
-    raise ValueError(f"nothing here uses the assumption Q.{name}; expected one of {', '.join(map(str, FACT_OF))}")
+    if predicate not in FACT_OF:
+        known = ", ".join(map(str, FACT_OF))
+        raise ValueError(f"nothing here uses the assumption {predicate}; expected one of {known}")
+    return FACT_OF[predicate]

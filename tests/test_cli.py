@@ -27,6 +27,40 @@ def test_a_green_claim_exits_with_zero(capsys):
     assert "all green" in out
 
 
+@pytest.mark.parametrize("lanes", [["--lane", "symbolic", "--lane", "exact"], ["--lane", "symbolic", "exact"]])
+def test_lanes_add_up(lanes, capsys):
+    assert main(["check", "r-products", *lanes]) == 0
+    assert "symbolic ok  exact ok" in capsys.readouterr().out
+
+
+def test_a_claim_without_the_lane_is_not_run(capsys, tmp_path):
+    target = tmp_path / "claims.json"
+    assert main(["check", "reparam-lemma", "gqa-only-q", "--lane", "count", "--json", str(target)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^not run +reparam-lemma +has none of these lanes$", out, re.M)
+    assert re.search(r"^ok +gqa-only-q +count ok", out, re.M)
+    assert re.search(r"^1 claims, 0 controls, .*: all green\nnot run \(1\): reparam-lemma$", out, re.M)
+    assert [c["status"] for c in json.loads(target.read_text())["claims"]] == ["not-run", "pass"]
+
+
+def test_a_run_without_a_proof_assistant_is_not_green(monkeypatch, capsys):
+    monkeypatch.setattr("qkvtheory.lanes.formal.available", lambda: "no proof assistant here")
+    assert main(["check", "reparam-lemma", "--lane", "formal"]) == 2
+    captured = capsys.readouterr()
+    assert "error: no proof assistant here" in captured.err
+    assert "green" not in captured.out
+
+
+def test_sources_that_change_during_a_run_give_no_verdict(monkeypatch, tmp_path, capsys):
+    target = tmp_path / "claims.json"
+    monkeypatch.setattr("qkvtheory.lanes.report.sources_sha256", lambda: "edited")
+    assert main(["check", "r-products", *FAST, "--json", str(target)]) == 1
+    captured = capsys.readouterr()
+    assert "the sources changed during the run" in captured.err
+    assert "green" not in captured.out
+    assert not target.exists()
+
+
 def test_a_red_claim_exits_with_one(monkeypatch, capsys):
     monkeypatch.setattr(gauge, "reads", lambda back, *weights: weights)
     assert main(["check", "reparam-lemma", *FAST]) == 1
@@ -120,7 +154,13 @@ def test_show_prints_statement_hypotheses_controls_and_steps(capsys, tmp_path, m
 def test_show_survives_a_broken_manifest(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "_build").mkdir()
-    for text in ("{", "[]", '{"claims": [{"id": "reparam-lemma"}]}', '{"meta": {}, "claims": []}'):
+    for text in (
+        "{",
+        "[]",
+        '{"meta": 1, "claims": [{"id": "reparam-lemma", "lanes": {}}]}',
+        '{"claims": [{"id": "reparam-lemma"}]}',
+        '{"meta": {}, "claims": []}',
+    ):
         (tmp_path / "_build/claims.json").write_text(text)
         assert main(["show", "reparam-lemma"]) == 0
         assert "last result" in capsys.readouterr().out

@@ -24,6 +24,10 @@ from qkvbook.plain import plain
 from qkvbook.symbols import color
 from qkvbook.values import read
 
+from qkvtheory.claims.register import register
+from qkvtheory.lanes import report
+from qkvtheory.lanes.results import ControlResult, LaneResult
+
 ROOT = Path(__file__).parents[1]
 STYLE = (ROOT / "book" / "assets" / "site.css").read_text("utf8")
 MODULES = [info.name for info in pkgutil.iter_modules(qkvbook.__path__, "qkvbook.")]
@@ -69,7 +73,8 @@ def manifest(*claims: dict[str, Any], sources: str = "0") -> dict[str, Any]:
 
 
 def claim(**changes: Any) -> dict[str, Any]:
-    return {**copy.deepcopy(FIRST), **changes}
+    made = {**copy.deepcopy(FIRST), **changes}
+    return {"status": status(made), **made}
 
 
 def build(folder: Path, pages: dict[str, str], data: dict[str, Any], **options: Any) -> tuple[str, Path]:
@@ -229,17 +234,80 @@ def test_verdict(lanes: list[str], controls: list[str], verdict: str) -> None:
 
 
 def test_problems_are_named() -> None:
-    assert Manifest(manifest(claim())).problems() == []
+    assert Manifest(manifest(claim())).faults() == []
     red = claim(lanes={"numeric": {**LANE, "status": "fail"}})
-    fooled = claim(controls=[{**FIRST["controls"][0], "status": "accepted"}])
+    fooled = claim(controls=[SINGULAR, {**SINGULAR, "status": "accepted"}])
     for bad, said in [
         (red, "numeric lane fails"),
         (fooled, "was accepted"),
-        (claim(controls=[]), "no control"),
+        (claim(controls=[]), "no control that was rejected"),
+        (claim(controls=[{**SINGULAR, "status": "not-run"}]), "no control that was rejected"),
+        (claim(lanes={"numeric": LANE, "exact": {**LANE, "status": "not-run"}}), "exact lane was not run"),
+        (claim(lanes={"formal": {**LANE, "comparisons": 0}}), "passes without a comparison"),
+        (claim(status="fail"), "stored as 'fail'"),
+        (claim(lanes={}, status="pass"), "stored as 'pass'"),
         (claim(uses=["x"]), "no claim"),
     ]:
-        (line,) = Manifest(manifest(bad)).problems()
+        (line,) = Manifest(manifest(bad)).faults()
         assert said in line
+
+
+def test_a_formal_lane_may_be_missing_on_a_machine() -> None:
+    lanes = {"numeric": LANE, "formal": {**LANE, "status": "not-run", "comparisons": 0}}
+    assert Manifest(manifest(claim(lanes=lanes))).faults() == []
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    """A manifest of all claims as a whole run writes it, without the work of the run."""
+    reports = []
+    for one in register().values():
+        lanes = report.lanes_of(one)
+        controls = [ControlResult(c.hypothesis, c.what, dict.fromkeys(lanes, "rejected")) for c in one.controls]
+        reports.append(report.ClaimReport(one, {lane: LaneResult(comparisons=1) for lane in lanes}, controls))
+    return json.dumps(report.manifest(reports, 1.0))
+
+
+def some(stored: dict[str, Any]) -> dict[str, Any]:
+    return next(entry for entry in stored["claims"] if entry["id"] == "reparam-lemma")
+
+
+DAMAGE = {
+    "numeric only": (
+        lambda it: some(it).update(lanes={"numeric": some(it)["lanes"]["numeric"]}),
+        "reparam-lemma: not as in the register: lanes ['numeric'] in place of",
+    ),
+    "another statement": (lambda it: some(it).update(statement="$1=2$"), "another statement"),
+    "hypotheses": (lambda it: some(it)["hypotheses"].pop(), "another hypotheses"),
+    "no lanes": (lambda it: some(it).update(lanes={}), "lanes [] in place of"),
+    "a control less": (lambda it: some(it)["controls"].pop(), "no control '"),
+    "claims missing": (lambda it: it["claims"].__delitem__(slice(8, None)), "its claims are not those of the register"),
+    "a claim twice": (lambda it: it["claims"].append(some(it)), "their order or number"),
+    "an unknown claim": (lambda it: some(it).update(id="other"), "(other, reparam-lemma)"),
+    "a number": (lambda it: some(it)["lanes"]["exact"].update(worst=1e-3), "entries were edited"),
+    "sources": (lambda it: it["meta"].update(sources_sha256="0"), "the sources changed since it was made"),
+    "python": (lambda it: it["meta"]["versions"].update(python="3.0"), "it was made with python 3.0, here is 3."),
+    "numpy": (lambda it: it["meta"]["versions"].pop("numpy"), "it was made with numpy of no known version"),
+    "a package": (lambda it: it["meta"]["versions"].update(other="1"), "it was made with other 1, here is none"),
+    "no digest": (lambda it: it["meta"].pop("digest"), "entries were edited"),
+}  # fmt: skip
+
+
+def test_the_manifest_of_a_whole_run_has_no_problems(whole: str) -> None:
+    assert Manifest(json.loads(whole)).problems() == []
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGE.values(), ids=DAMAGE)
+def test_a_manifest_of_something_else_is_noticed(whole: str, damage: Any, said: str) -> None:
+    stored = json.loads(whole)
+    damage(stored)
+    assert any(said in line for line in Manifest(stored).problems()), Manifest(stored).problems()
+
+
+def test_only_the_digest_is_needed_for_a_small_edit(whole: str) -> None:
+    stored = json.loads(whole)
+    some(stored)["lanes"]["numeric"]["worst"] = 1e-3
+    assert Manifest(stored).problems() == ["the manifest: its entries were edited after it was made; run `make check`"]
 
 
 def test_values_are_read_by_path(tmp_path: Path) -> None:
@@ -294,7 +362,7 @@ def test_a_good_book_builds_without_a_word(tmp_path: Path) -> None:
             r"one\.md:9: WARNING: claim 'first' has a second box",
         ),
         (PAGE, manifest(claim(lanes={"numeric": {**LANE, "status": "fail"}})), "the numeric lane fails"),
-        (PAGE, manifest(claim(controls=[])), "hypothesis H1 has no control"),
+        (PAGE, manifest(claim(controls=[])), "hypothesis H1 has no control that was rejected"),
         (f"{PAGE}\n![](picture.svg)\n", manifest(claim()), "has no alternative text"),
     ],
     ids=["inline tex", "display tex", "box", "role", "value", "no box", "two boxes", "red", "no control", "no alt"],
@@ -321,6 +389,8 @@ def test_leaning_openly_is_fine(tmp_path: Path, how: str) -> None:
 
 
 def test_a_stale_manifest_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qkvbook.manifest._sources", lambda: "1")
-    warnings, _ = build(tmp_path, {"one": PAGE}, manifest(claim(), sources="0"), qkv_check_sources=True)
-    assert "is stale" in warnings
+    monkeypatch.setattr("qkvbook.manifest._doubts", lambda stored: ["the sources changed"])
+    warnings, out = build(tmp_path, {"one": PAGE}, manifest(claim()), qkv_check_sources=True)
+    assert "WARNING: the manifest: the sources changed; run `make check`" in warnings
+    assert "its claims are not those of the register" in warnings
+    assert (out / "one.html").is_file()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,6 +161,23 @@ def test_one_head_merges_without_an_inverse(rng):
     assert error(gauge.merge_single_head(given)(x), given(x)) < 1e-13
 
 
+def test_one_head_of_cross_attention_merges_with_a_memory_of_another_width(rng):
+    W = {"W_Q": (4, 2), "W_K": (6, 2), "W_V": (6, 3), "W_O": (3, 5)}
+    a = Attention(Heads(1), **{name: rng.normal(size=shape) for name, shape in W.items()}, b_O=rng.normal(size=5))
+    new, x, memory = gauge.merge_single_head(a), rng.normal(size=(3, 4)), rng.normal(size=(7, 6))
+    assert (new.W_Q.shape, new.W_K.shape, new.W_V.shape, new.W_O.shape) == ((4, 4), (6, 4), (6, 6), (6, 5))
+    assert error(new(x, memory), a(x, memory)) < 1e-13
+
+
+def test_whole_numbers_are_exact(layer):
+    """An array of Python integers never becomes floats."""
+    rows = [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 7]]
+    whole = {f"W_{c}": np.array(rows, dtype=object) for c in "QKVO"}
+    theta, new = reparametrize(layer(**whole))
+    assert (theta @ new.W_K == whole["W_K"]).all()
+    assert {type(x) for x in new.W_K.flat} == {Fraction}
+
+
 def block(rng: np.random.Generator, d: int = 4, **topology: bool) -> Block:
     a = Attention(Heads(2), *(rng.normal(size=(d, d)) for _ in range(4)), b_O=rng.normal(size=(1, d)))
     mlp = MLP(
@@ -180,7 +199,7 @@ def test_all_query_projections_of_a_network_become_the_identity(layers, rng):
     tokens = np.eye(7)[[1, 5, 2]]
     assert error(new(tokens), old(tokens)) < 1e-9
     for b in new.blocks:
-        np.testing.assert_allclose(b.attention.W_Q, np.eye(4), atol=1e-10)
+        assert (np.eye(4) == b.attention.W_Q).all(), "exactly I, as reparametrize promises"
     assert new.readout is old.readout
 
 
@@ -207,6 +226,34 @@ REFUSED = {
     "W_K is a row": ({"W_K": np.ones(4)}, BASIS, "matrix"),
     "no W_V": ({"W_V": None}, BASIS, "matrix"),
     "no theta": ({}, None, "matrix"),
+    "boolean theta": ({}, np.eye(4, dtype=bool), "real numbers"),
+    "complex theta": ({}, BASIS * 1j, "real numbers"),
+    "complex everywhere": ({f"W_{c}": np.eye(4) * 1j for c in "QKVO"}, BASIS * 1j, "real numbers"),
+    "infinity in theta": ({}, np.diag([1.0, 1, 1, np.inf]), "finite"),
+    "NaN in W_O, which is only carried along": ({"W_O": BASIS * np.nan}, BASIS, "finite"),
+    "infinity in a bias": ({"b_O": np.full(4, np.inf)}, BASIS, "finite"),
+    "floats in an object array": ({}, BASIS.astype(object), "real numbers"),
+    "floats in object arrays everywhere": (
+        {f"W_{c}": BASIS.astype(object) for c in "QKVO"},
+        BASIS.astype(object),
+        "real numbers",
+    ),
+    "exact theta, float weights": ({}, np.array(np.diag([1, 2, 3, 4]).tolist(), dtype=object), "one kind of number"),
+    "theta is masked": ({}, np.ma.masked_array(BASIS, mask=BASIS > 2), "matrix"),
+    "theta is np.matrix": ({}, BASIS.view(np.matrix), "matrix"),
+    "W_K is masked": ({"W_K": np.ma.masked_array(BASIS)}, BASIS, "matrix"),
+    "a masked bias": ({"b_K": np.ma.masked_array(np.ones(4))}, BASIS, "matrix"),
+    "theta is empty": ({}, np.zeros((0, 0)), "matrix"),
+    "theta is a row": ({}, np.ones(4), "matrix"),
+    "a bias is a list": ({"b_V": [1.0] * 4}, BASIS, "matrix"),
+    "an integer bias": ({"b_V": np.ones(4, dtype=int)}, BASIS, "real numbers"),
+    "b_Q too wide": ({"b_Q": np.ones((1, 5))}, BASIS, "shapes agree"),
+    "b_K of width 1, which would be broadcast": ({"b_K": np.ones(1)}, BASIS, "shapes agree"),
+    "b_V in a column": ({"b_V": np.ones((4, 1))}, BASIS, "shapes agree"),
+    "b_O for every token": ({"b_O": np.ones((5, 4))}, BASIS, "shapes agree"),
+    "W_V reads another stream": ({"W_V": np.ones((5, 4))}, BASIS, "shapes agree"),
+    "W_O for wider heads": ({"W_O": np.ones((6, 4))}, BASIS, "shapes agree"),
+    "values that do not split into heads": ({"W_V": np.ones((4, 3)), "W_O": np.ones((3, 4))}, BASIS, "shapes agree"),
 }
 
 
@@ -229,6 +276,12 @@ REPARAM_REFUSED = {
     "NaN": ("Q", {"W_Q": BASIS * np.nan}, "finite"),
     "integers": ("Q", {f"W_{c}": np.eye(4, dtype=int) for c in "QKVO"}, "real numbers"),
     "mixed dtypes": ("Q", {"W_K": BASIS.astype(np.float32)}, "one kind of number"),
+    "W_V reads another stream": ("V", {"W_V": np.ones((5, 4))}, "shapes agree"),
+    "cross-attention": ("K", {"W_K": np.ones((6, 4)), "W_V": np.ones((6, 4))}, "shapes agree"),
+    "a bias too wide": ("Q", {"b_Q": np.ones(6)}, "shapes agree"),
+    "floats in object arrays": ("Q", {f"W_{c}": BASIS.astype(object) for c in "QKVO"}, "real numbers"),
+    "W_Q is a list": ("Q", {"W_Q": BASIS.tolist()}, "matrix"),
+    "no W_Q": ("Q", {"W_Q": None}, "matrix"),
 }
 
 
@@ -239,9 +292,21 @@ def test_reparametrize_refuses_and_names_the_hypothesis(which, changes, hypothes
     assert refusal.value.hypothesis == hypothesis
 
 
-def test_the_refusal_under_grouped_keys_says_what_works_instead(layer):
+@pytest.mark.parametrize("which", ["K", "V"])
+def test_the_refusal_under_grouped_keys_says_what_works_instead(which, layer):
     with pytest.raises(HypothesisError, match=r"only W_Q can become the identity.*select_columns"):
-        reparametrize(layer(**NARROW), "K")
+        reparametrize(layer(**NARROW), which)
+
+
+@pytest.mark.parametrize("which", ["Q", "K", "V"])
+def test_the_refusal_of_cross_attention_says_what_works_instead(which, layer):
+    two_streams = {"W_K": np.ones((6, 4)), "W_V": np.ones((6, 4))}
+    with pytest.raises(HypothesisError, match=r"W_Q is 4 x 4 but W_K is 6 x 4.*reparametrize_cross"):
+        reparametrize(layer(**two_streams), which)
+    with pytest.raises(HypothesisError, match="reparametrize_cross"):
+        gauge.select_columns(layer(**two_streams), which)
+    with pytest.raises(HypothesisError, match="two bases"):
+        change_basis(layer(**two_streams), BASIS)
 
 
 @pytest.mark.parametrize("which", ["X", "", None, "QK"])
@@ -259,8 +324,24 @@ def test_cross_attention_refuses(layer):
     with pytest.raises(HypothesisError) as refusal:
         change_basis(layer(), BASIS, np.ones((4, 4)))
     assert refusal.value.hypothesis == "invertible"
-    with pytest.raises(HypothesisError):
-        gauge.reparametrize_cross(layer(**NARROW))
+
+
+CROSS_REFUSED = {
+    "wide W_Q": ("K", {"W_Q": np.ones((4, 6))}, "square", "W_Q is 4 x 6"),
+    "W_K under grouped keys": ("K", NARROW, "square", "W_K is 4 x 2"),
+    "W_V under grouped keys": ("V", NARROW, "square", "W_V is 4 x 2"),
+    "W_Q is a list": ("K", {"W_Q": BASIS.tolist()}, "matrix", "W_Q must be"),
+    "singular W_V": ("V", {"W_V": np.ones((4, 4))}, "invertible", "singular"),
+    "NaN": ("V", {"W_O": BASIS * np.nan}, "finite", "W_O contains NaN"),
+    "mixed dtypes": ("K", {"W_V": BASIS.astype(np.float32)}, "one kind of number", "W_V is numpy float32"),
+}
+
+
+@pytest.mark.parametrize(("which", "changes", "hypothesis", "says"), CROSS_REFUSED.values(), ids=CROSS_REFUSED)
+def test_reparametrize_cross_refuses(which, changes, hypothesis, says, layer):
+    with pytest.raises(HypothesisError, match=says) as refusal:
+        gauge.reparametrize_cross(layer(**changes), which)
+    assert refusal.value.hypothesis == hypothesis
 
 
 @pytest.mark.parametrize(("which", "changes", "hypothesis"), [
@@ -289,6 +370,30 @@ def test_merging_refuses(core, hypothesis, layer):
     assert refusal.value.hypothesis == hypothesis
 
 
+MERGE_REFUSED = {
+    "NaN": ({"W_Q": BASIS * np.nan}, "finite"),
+    "infinity in b_O": ({"b_O": np.full(4, np.inf)}, "finite"),
+    "mixed dtypes": ({"W_V": BASIS.astype(np.float32)}, "one kind of number"),
+    "integers": ({f"W_{c}": np.eye(4, dtype=int) for c in "QKVO"}, "real numbers"),
+    "a list": ({"W_K": BASIS.tolist()}, "matrix"),
+    "W_Q is a list": ({"W_Q": BASIS.tolist()}, "matrix"),
+    "W_Q is a row": ({"W_Q": np.ones(4)}, "matrix"),
+    "a mask": ({"W_K": np.ma.masked_array(BASIS)}, "matrix"),
+    "keys of another width": ({"W_K": np.ones((4, 3))}, "shapes agree"),
+    "values that W_O does not read": ({"W_V": np.ones((4, 3))}, "shapes agree"),
+    "keys and values of two memories": ({"W_K": np.ones((5, 4))}, "shapes agree"),
+    "b_O too wide": ({"b_O": np.ones(5)}, "shapes agree"),
+}
+
+
+@pytest.mark.parametrize("core", [Heads(1), lambda q, k, v: (q @ k.mT) @ v], ids=["Heads", "another core"])
+@pytest.mark.parametrize(("changes", "hypothesis"), MERGE_REFUSED.values(), ids=MERGE_REFUSED)
+def test_merging_looks_at_the_weights(changes, hypothesis, core, layer):
+    with pytest.raises(HypothesisError) as refusal:
+        gauge.merge_single_head(layer(core=core, **changes))
+    assert refusal.value.hypothesis == hypothesis
+
+
 @pytest.mark.parametrize("bias", ["b_Q", "b_K", "b_V"])
 def test_merging_refuses_biases(bias, layer):
     with pytest.raises(HypothesisError) as refusal:
@@ -298,8 +403,9 @@ def test_merging_refuses_biases(bias, layer):
 
 def test_rebase_refuses(rng):
     for topology in ({"mlp_skip": True}, {"attention_skip": False}):
-        with pytest.raises(HypothesisError, match="skip around attention only"):
+        with pytest.raises(HypothesisError) as refusal:
             rebase(block(rng, **topology), BASIS, BASIS)
+        assert refusal.value.hypothesis == "skip around attention only"
     with pytest.raises(HypothesisError) as refusal:
         rebase(block(rng), np.ones((4, 4)), BASIS)
     assert refusal.value.hypothesis == "invertible"
@@ -312,6 +418,83 @@ def test_rebase_refuses_a_bad_basis_at_the_exit(leave, hypothesis, rng):
     with pytest.raises(HypothesisError) as refusal:
         rebase(block(rng), BASIS, leave)
     assert refusal.value.hypothesis == hypothesis
+
+
+REBASE_REFUSED = {
+    "a wide basis": ({}, {}, np.ones((4, 6)), "square"),
+    "a basis of another size": ({}, {}, np.eye(3), "shapes agree"),
+    "a list": ({}, {}, BASIS.tolist(), "matrix"),
+    "W_up reads another stream": ({}, {"W_up": np.ones((5, 6))}, BASIS, "shapes agree"),
+    "b_up too narrow": ({}, {"b_up": np.ones((1, 5))}, BASIS, "shapes agree"),
+    "b_down for every token": ({}, {"b_down": np.ones((3, 4))}, BASIS, "shapes agree"),
+    "NaN in b_down": ({}, {"b_down": np.full((1, 4), np.nan)}, BASIS, "finite"),
+    "float32 W_down": ({}, {"W_down": np.ones((6, 4), dtype=np.float32)}, BASIS, "one kind of number"),
+    "W_O writes another stream": ({"W_O": np.ones((4, 5)), "b_O": None}, {}, BASIS, "shapes agree"),
+    "NaN in W_K": ({"W_K": BASIS * np.nan}, {}, BASIS, "finite"),
+}
+
+
+@pytest.mark.parametrize(("attention", "mlp", "enter", "hypothesis"), REBASE_REFUSED.values(), ids=REBASE_REFUSED)
+def test_rebase_looks_at_every_matrix(attention, mlp, enter, hypothesis, rng):
+    b = block(rng)
+    b = replace(b, attention=replace(b.attention, **attention), mlp=replace(b.mlp, **mlp))
+    with pytest.raises(HypothesisError) as refusal:
+        rebase(b, enter, BASIS)
+    assert refusal.value.hypothesis == hypothesis
+
+
+NETWORK_REFUSED = {
+    "float32 positions": ({"positions": np.ones((3, 4), dtype=np.float32)}, {}, "one kind of number"),
+    "float32 embedding": ({"embedding": np.ones((7, 4), dtype=np.float32)}, {}, "one kind of number"),
+    "NaN in the readout": ({"readout": np.full((4, 7), np.nan)}, {}, "finite"),
+    "positions too wide": ({"positions": np.ones((3, 5))}, {}, "shapes agree"),
+    "embedding too narrow": ({"embedding": np.ones((7, 3))}, {}, "shapes agree"),
+    "a readout of another stream": ({"readout": np.ones((5, 7))}, {}, "shapes agree"),
+    "a wide W_Q": ({}, {"W_Q": np.ones((4, 6)), "W_K": np.ones((4, 6))}, "square"),
+    "a singular W_Q": ({}, {"W_Q": np.ones((4, 4))}, "invertible"),
+    "W_Q is a list": ({}, {"W_Q": BASIS.tolist()}, "matrix"),
+    "a float32 block": ({}, {"W_Q": BASIS.astype(np.float32)}, "one kind of number"),
+}
+
+
+@pytest.mark.parametrize(("changes", "attention", "hypothesis"), NETWORK_REFUSED.values(), ids=NETWORK_REFUSED)
+def test_eliminating_queries_looks_at_the_whole_network(changes, attention, hypothesis, rng):
+    first, last = block(rng), block(rng)
+    last = replace(last, attention=replace(last.attention, **attention))
+    parts = {"embedding": np.ones((7, 4)), "readout": np.ones((4, 7)), "positions": np.ones((3, 4))} | changes
+    with pytest.raises(HypothesisError) as refusal:
+        gauge.eliminate_queries(Network(blocks=[first, last], **parts))
+    assert refusal.value.hypothesis == hypothesis
+
+
+@pytest.mark.parametrize("topology", [{"mlp_skip": True}, {"attention_skip": False}])
+def test_eliminating_queries_refuses_other_skips(topology, rng):
+    with pytest.raises(HypothesisError) as refusal:
+        gauge.eliminate_queries(Network(np.eye(4), [block(rng), block(rng, **topology)], np.eye(4)))
+    assert refusal.value.hypothesis == "skip around attention only"
+
+
+# -- when it warns -----------------------------------------------------------------------------------------------------
+
+NEARLY = np.diag([1.0, 1, 1, 1e-9])
+WARNED = {
+    "change_basis": lambda a, b: change_basis(a, NEARLY),
+    "reparametrize": lambda a, b: reparametrize(a),
+    "reparametrize_cross": lambda a, b: gauge.reparametrize_cross(a),
+    "rebase": lambda a, b: rebase(b, NEARLY, BASIS),
+    "eliminate_queries": lambda a, b: gauge.eliminate_queries(Network(BASIS, [replace(b, attention=a)], BASIS)),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_a_warning_points_at_the_line_that_asked(name, layer, rng):
+    with pytest.warns(
+        ConditionWarning, match=r"is nearly singular: condition number 1\.0e\+09; .* 2\.2e-07 in"
+    ) as caught:
+        WARNED[name](layer(W_Q=NEARLY), block(rng))
+    lines = Path(__file__).read_text().splitlines()
+    assert {w.filename for w in caught} == {__file__}
+    assert all(f'"{name}": lambda' in lines[w.lineno - 1] for w in caught)
 
 
 def test_a_nearly_singular_projection_warns_and_still_works(layer, rng):

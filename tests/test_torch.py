@@ -3,6 +3,7 @@
 Models come with random weights and need no download.
 """
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from qkvtheory.errors import ConditionWarning, HypothesisError
 from qkvtheory.gauge import change_basis, reparametrize
 from qkvtheory.lanes.settings import FLOAT, top_k
 from qkvtheory.lanes.worlds import Floats
-from qkvtheory.linalg import identity, inverse
+from qkvtheory.linalg import complete_basis, condition, identity, inverse, right_inverse
 from qkvtheory.network import Attention
 from qkvtheory.positions import alibi, rope
 
@@ -271,8 +272,44 @@ def test_tensors_mixed_with_arrays_are_refused():
 def test_mixed_devices_are_refused():
     """The device "meta" is always there: tensors with a shape and no numbers."""
     a = in_torch(sublayer())
-    with pytest.raises(HypothesisError, match="meta"):
+    with pytest.raises(HypothesisError, match=r"W_V is torch torch\.float64 on meta") as refusal:
         reparametrize(replace(a, W_V=a.W_V.to("meta")), "Q")
+    assert refusal.value.hypothesis == "one kind of number"
+
+
+NOT_DENSE = {
+    "no numbers": (lambda w: w.to("meta"), "real numbers", "W_Q is on the device meta"),
+    "sparse": (lambda w: w.to_sparse(), "matrix", "W_Q is sparse"),
+    "complex": (lambda w: w.to(torch.complex128), "real numbers", "complex128"),
+    "integers": (lambda w: w.to(torch.int64), "real numbers", "int64"),
+    "booleans": (lambda w: w.to(torch.bool), "real numbers", "bool"),
+    "NaN": (lambda w: w * torch.nan, "finite", "W_Q contains NaN"),
+    "three dimensions": (lambda w: w[None], "matrix", "W_Q must be a two-dimensional array"),
+    "empty": (lambda w: w[:0], "matrix", "W_Q is empty"),
+}
+
+
+@pytest.mark.parametrize(("made", "hypothesis", "says"), NOT_DENSE.values(), ids=NOT_DENSE)
+def test_tensors_that_are_not_matrices_of_real_numbers_are_refused(made, hypothesis, says):
+    a = in_torch(sublayer())
+    weights = {name: made(getattr(a, name)) for name in WEIGHTS[:4]}
+    with pytest.raises(HypothesisError, match=says) as refusal:
+        reparametrize(replace(a, **weights), "Q")
+    assert refusal.value.hypothesis == hypothesis
+
+
+@pytest.mark.parametrize("columns", [8, 12])
+def test_weights_that_want_a_gradient_get_one_and_draw_no_warning(columns):
+    """PyTorch warns when such a tensor is read as a number; the sizes that are only looked at are detached first."""
+    w = tensor(tokens(8, columns)).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = right_inverse(w, "W")
+        condition(w[:, :8])
+        complete_basis(w[:, :3])
+    back.sum().backward()
+    assert gap(w @ back, torch.eye(8)) < 1e-10
+    assert w.grad is not None and bool(w.grad.any())
 
 
 def test_a_nearly_singular_tensor_warns_and_a_singular_one_is_refused():

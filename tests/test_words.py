@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from qkvtheory import HypothesisError, words
 from qkvtheory.attention import softmax as softmax_of_floats
+from qkvtheory.lanes.field import Residue
+from qkvtheory.lanes.settings import EXACT
+from qkvtheory.lanes.worlds import Hashes, Words
 from qkvtheory.words import Word, annihilator, diagonal, exponential, identity, ones, opaque, softmax, symbol, zero
 from tests.evaluate import FACTS, evaluate, expressions, same
 
@@ -149,14 +152,19 @@ def test_the_laws_of_softmax_and_exp_in_floats(rng):
     assert softmax(S + one @ column.mT) != softmax(S)
     assert np.abs(softmax_of_floats(s + r.T) - softmax_of_floats(s)).max() > 0.01
     exp = opaque("exp")
-    assert exponential(S + column @ one.mT) == diagonal(exp(column)) @ exp(S)
+    assert exponential(S + column @ one.mT) == diagonal(exp(column), invertible=True) @ exp(S)
     np.testing.assert_allclose(np.exp(s + r), np.diag(np.exp(r[:, 0])) @ np.exp(s))
     assert exponential(S) == exp(S)
 
 
 def test_the_laws_of_diagonal_matrices():
     v, w = opaque("exp")(symbol("v", "n", "1")), symbol("w", "n", "1")
-    assert diagonal(v).inverse() @ diagonal(v) == identity("n")
+    positive = diagonal(v, invertible=True)
+    assert positive.inverse() @ positive == identity("n")
+    assert positive.mT == positive
+    assert diagonal(v).mT == diagonal(v)
+    nonzero = diagonal(w, invertible=True)
+    assert diagonal(positive @ w, invertible=True).inverse() == nonzero.inverse() @ positive.inverse()
     assert diagonal(diagonal(v) @ w) == diagonal(v) @ diagonal(w)
     a, b = np.arange(1.0, 4), np.arange(2.0, 5)
     np.testing.assert_allclose(np.diag(np.diag(a) @ b), np.diag(a) @ np.diag(b))
@@ -210,6 +218,130 @@ def test_unknown_facts_are_refused():
 def test_the_name_of_the_all_ones_column_is_taken():
     with pytest.raises(ValueError, match="ones"):
         symbol("ones", "n", "1")
+
+
+# -- what only looks true ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [("d", "d"), ("q", "n")])
+def test_a_transpose_has_no_right_inverse_because_the_letter_has_one(shape):
+    S = symbol("S", *shape, full_row_rank=True)
+    assert S @ S.right_inverse() == identity(shape[0])
+    with pytest.raises(HypothesisError):
+        S.mT.right_inverse()  # for S = [[1, 1], [0, 1]], S S^-T is not I; for a wide S no such matrix exists
+    both = symbol("S", "d", "d", full_row_rank=True, invertible=True)
+    assert both.mT @ both.mT.right_inverse() == identity("d")
+    assert both @ both.mT.right_inverse() != identity("d")
+
+
+def test_words_whose_letters_do_not_fit_are_refused():
+    (letter,) = D.letters()
+    for rows, cols, product in [
+        ("d", "n", (letter,)),
+        ("n", "d", (letter, letter)),
+        ("n", "d", ()),
+        ("n", "n", (letter,)),
+    ]:
+        with pytest.raises(HypothesisError) as refusal:
+            Word(rows, cols, [(product, 1)])
+        assert refusal.value.hypothesis == "shapes agree"
+
+
+def test_only_a_two_sided_inverse_of_a_stochastic_matrix_fixes_the_column_of_ones():
+    a = np.array([[1 / 3, 2 / 3]])
+    assert not np.allclose(np.linalg.pinv(a) @ np.ones(1), 1)  # it is (3/5, 6/5)
+    wide = symbol("A", "n", "m", rows_sum_to_one=True, full_row_rank=True)
+    assert wide @ ones("m") == ones("n")
+    assert wide.right_inverse() @ ones("n") != ones("m")
+    square = symbol("A", "n", "n", rows_sum_to_one=True, invertible=True)
+    assert square.inverse() @ ones("n") == ones("n")
+    assert square.mT.inverse() @ ones("n") != ones("n")
+    formal = symbol("A", "n", "n", rows_sum_to_one=True, invertible=True, formal=True)
+    assert formal.inverse() @ ones("n") != ones("n")
+
+
+def test_an_annihilator_knows_its_letter_and_not_the_text_of_it():
+    P = symbol("P", "s", "d")
+    Z = annihilator("Z", "n", P)
+    assert (Z @ P).terms == frozenset()
+    for other in (symbol("P", "s", "q"), symbol("P", "s", "d", full_row_rank=True), opaque("P", "d", "s")(P)):
+        assert Z @ other != zero("n", other.cols)
+    assert annihilator("Z", "n", symbol("P^T", "d", "s")) @ P.mT != zero("n", "s")
+    assert annihilator("Z", "n", P.mT) @ P.mT == zero("n", "s")
+    assert annihilator("Z", "n", P.mT) @ symbol("P^T", "d", "s") != zero("n", "s")
+
+
+@pytest.mark.parametrize("of", [D @ T, D + D @ T, 2 * D, identity("d"), zero("n", "d")], ids=str)
+def test_an_annihilator_is_of_one_letter(of):
+    with pytest.raises(ValueError, match="single letter"):
+        annihilator("Z", "q", of)
+
+
+def test_the_values_of_functions_have_the_facts_that_their_shape_allows():
+    for fact in ("invertible", "orthogonal", "symmetric", "diagonal"):
+        assert opaque("h", "n", **{fact: True})(D).shape == ("n", "n")
+        for make in (
+            lambda fact=fact: opaque("h", "d", **{fact: True})(D),
+            lambda fact=fact: words.Letter("h", "n", "d", facts={fact}),
+        ):
+            with pytest.raises(HypothesisError) as refusal:
+                make()
+            assert refusal.value.hypothesis == "square"
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_misspelt_facts_are_refused_when_they_are_declared(holds):
+    with pytest.raises(ValueError, match=r"unknown facts \['invertable'\] about h"):
+        opaque("h", invertable=holds)
+    with pytest.raises(ValueError, match=r"unknown facts \['invertable'\] about h"):
+        symbol("h", "d", "d", invertable=holds)
+
+
+def test_a_diagonal_matrix_is_invertible_only_if_somebody_says_so():
+    v = symbol("v", "n", "1")
+    for column in (v, zero("n", "1"), diagonal(v) @ v):
+        with pytest.raises(HypothesisError) as refusal:
+            diagonal(column).inverse()
+        assert refusal.value.hypothesis == "invertible"
+    shown = diagonal(v, invertible=True, formal=True)
+    assert shown.inverse() @ shown != identity("n")
+
+
+def test_the_diagonal_of_a_world_rests_on_the_hypothesis_named():
+    v, nothing = symbol("v", "n", "1"), frozenset[str]()
+    cancelled = Words().diagonal(v)
+    assert cancelled.inverse() @ cancelled == identity("n")
+    written = Words(apply=nothing).diagonal(v)
+    assert written.inverse() @ written != identity("n")
+    with pytest.raises(HypothesisError):
+        Words(assume=nothing).diagonal(v).inverse()
+    assert Words({"H3"}, {"H3"}).diagonal(v, "H3") == Words().diagonal(v)
+    with pytest.raises(HypothesisError):
+        Words({"H3"}, {"H3"}).diagonal(v).inverse()
+
+
+def test_nobody_else_makes_the_column_of_ones():
+    for make in (
+        lambda: opaque("ones", "1", rows="n")(),
+        lambda: opaque("ones")(D),
+        lambda: annihilator("ones", "1", D),
+        lambda: words.Letter("ones", "n", "1"),
+        lambda: symbol("J", "n", "1", all_ones=True),
+    ):
+        with pytest.raises(ValueError, match=r"'ones' is the column of ones|all ones"):
+            make()
+
+
+def test_the_random_functions_of_the_re_evaluation_see_shapes_and_boundaries():
+    world = Hashes(EXACT[0])
+    f, r, s = world.function("f", "d", "n"), world.matrix("r", "1", "d"), world.matrix("s", "1", "d")
+    assert (f(r) == f(r.copy())).all()
+    assert not (f(r) == f(r.T)).any()
+    assert not (f(r, s) == f(np.concatenate([r, s]))).any()
+    assert not (f(r, s) == f(np.concatenate([r, s], axis=1))).any()
+    assert not (world.function("f", "d", "1")(r)[0] == f(r)[0]).any()
+    flat, tall = (world.softmax(np.full(shape, Residue(0), dtype=object)) for shape in [(2, 4), (4, 2)])
+    assert flat[0, 0] / flat[0, 1] != tall[0, 0] / tall[0, 1]
 
 
 # -- depth and printing ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import sympy
 from hypothesis import given
 from sympy import Identity, MatMul, MatPow, MatrixSymbol, OneMatrix, Q, Rational, ZeroMatrix, latex, symbols
+from sympy.assumptions.assume import AppliedPredicate
 from sympy.matrices.expressions import Inverse, Transpose
 
 from qkvtheory import HypothesisError, words
@@ -50,6 +51,34 @@ def test_special_words_survive():
     special += [words.opaque("g", "o", inputs=1)(theta, theta.inverse()), words.softmax(scores)]
     for word in special:
         assert there_and_back(word) == word
+
+
+def test_what_annihilates_a_letter_survives():
+    """Not only by the letter's text: a letter called P^T is not the transpose of P."""
+    P = words.symbol("P", "s", "d", full_row_rank=True)
+    for of in (P, P.mT, P.right_inverse(), words.symbol("P^T", "d", "s"), words.opaque("f", "q")(P)):
+        Z = words.annihilator("Z", "n", of)
+        assert there_and_back(Z) == Z
+        assert there_and_back(words.annihilator("Y", "m", Z)) @ Z == words.zero("m", Z.cols)
+        assert from_sympy(to_sympy(Z), *assumptions(Z)) @ of == words.zero("n", of.cols)
+        assert from_sympy(to_sympy(Z)) @ of != words.zero("n", of.cols)
+    assert there_and_back(words.annihilator("Z", "n", P.mT)) @ words.symbol("P^T", "d", "s") != words.zero("n", "s")
+
+
+def test_an_annihilated_letter_counts_among_the_letters_of_one_name():
+    Z = words.annihilator("Z", "n", words.symbol("P", "s", "d", full_row_rank=True))
+    with pytest.raises(ValueError, match="two different letters are called P"):
+        to_sympy(Z @ words.symbol("P", "s", "d"))
+
+
+def test_diagonal_letters():
+    w = words.symbol("w", "d", "1")
+    D = from_sympy(A, Q.diagonal(A))
+    assert D.mT == D
+    assert words.diagonal(D @ w) == D @ words.diagonal(w)
+    with pytest.raises(HypothesisError, match="cannot be diagonal") as refusal:
+        from_sympy(X, Q.diagonal(X))
+    assert refusal.value.hypothesis == "square"
 
 
 READ = {
@@ -128,6 +157,19 @@ REFUSED = {
     "an unused assumption": (lambda: from_sympy(A, Q.triangular(A)), "triangular"),
     "a negated assumption": (lambda: from_sympy(A, ~Q.invertible(A)), "an assumption is something like"),
     "no assumption": (lambda: from_sympy(A, True), "an assumption is something like"),
+    "a letter called ones": (lambda: from_sympy(MatrixSymbol("ones", n, 1)), "'ones' is the column of ones"),
+    "a function called ones": (
+        lambda: from_sympy(Opaque(sympy.Symbol("ones"), n, sympy.Integer(1), sympy.Integer(0))),
+        "'ones' is the column of ones",
+    ),
+    "an annihilated product": (
+        lambda: from_sympy(X, AppliedPredicate(sympy.Predicate("annihilates"), X, A * W)),
+        "only a single letter",
+    ),
+    "an annihilator of nothing": (
+        lambda: from_sympy(X, sympy.Predicate("annihilates")(X)),
+        "an assumption is something",
+    ),
     "two letters of one name": (
         lambda: to_sympy(words.symbol("A", "d", "d") + words.symbol("A", "d", "d", invertible=True)),
         "two different letters are called A",

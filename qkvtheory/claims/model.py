@@ -39,7 +39,7 @@ class Control:
     """A wrong variant that every lane named here must reject.
 
     ``sides``: pairs of which at least one must differ. ``refused``: instead, running ``sides`` must raise
-    HypothesisError.
+    HypothesisError for the hypothesis of this name, and for no other.
     ``witness``: pairs that must all be equal: the premises that make ``sides`` a counterexample.
     """
 
@@ -48,7 +48,7 @@ class Control:
     sides: Statement | None = None
     lanes: tuple[str, ...] = ("symbolic", "exact", "numeric")
     witness: Statement | None = None
-    refused: bool = False
+    refused: str = ""
     settings: Callable[[Setting], bool] | None = None
 
 
@@ -73,9 +73,16 @@ class Claim:
     settings: Callable[[Setting], bool] = any_setting
     constructions: tuple[str, ...] = ()
     kind: str = "identity"
+    also: Statement | None = None
+
+    def printed_in(self, lane: str) -> Statement:
+        """The pairs a page prints; a lane may check the statement in a form of its own."""
+        return self.special.get(lane, self.sides)
 
     def sides_in(self, lane: str) -> Statement:
-        return self.special.get(lane, self.sides)
+        """The pairs a lane checks: the printed ones, and further instances of the same equation (``also``)."""
+        printed, also = self.printed_in(lane), self.also
+        return printed if also is None else lambda w: [*printed(w), *also(w)]
 
 
 @dataclass(frozen=True)

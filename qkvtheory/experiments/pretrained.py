@@ -175,7 +175,8 @@ def measure_matrix(a: Attention, x: np.ndarray, which: str) -> dict[str, float]:
 
 def measure_bias(a: Attention, x: np.ndarray, name: str) -> dict[str, float]:
     """The length of a bias, and the relative error of the sublayer without it (claim key-bias-invisible)."""
-    without = replace(a, **{name: None})
+    nothing: dict[str, Any] = {name: None}
+    without = replace(a, **nothing)
     return {"bias": float(np.linalg.norm(getattr(a, name))), "bias_dropped": relative_error(without(x), a(x))}
 
 

@@ -6,13 +6,15 @@ name in ``proofs/Reparametrization.v``. Rocq decides whether the two are equal; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 from qkvtheory import gauge, network
-from qkvtheory.words import Letter, Scalar, Word, opaque, symbol
+from qkvtheory.words import Letter, Scalar, Word, identity, opaque, symbol
 
 HEADER = """(* Generated from qkvtheory.network and qkvtheory.gauge. *)
 From mathcomp Require Import all_ssreflect all_algebra.
@@ -29,11 +31,16 @@ class Code:
     Attention: Any = network.Attention
     MLP: Any = network.MLP
     Block: Any = network.Block
+    Network: Any = network.Network
+    reads: Any = gauge.reads
+    carried: Any = gauge.carried
     change_basis: Any = gauge.change_basis
     reparametrize: Any = gauge.reparametrize
     reparametrize_cross: Any = gauge.reparametrize_cross
+    select_columns: Any = gauge.select_columns
     merge_single_head: Any = gauge.merge_single_head
     rebase: Any = gauge.rebase
+    eliminate_queries: Any = gauge.eliminate_queries
 
 
 # -- words as Rocq terms -----------------------------------------------------------------------------------------------
@@ -97,21 +104,30 @@ SQUARE = {"Q": "n n d d d dk dv e dout", "K": "n n d d dq d dv e dout", "V": "n 
 
 
 def attention(
-    code: Code, square: str = "", memory: str = "d", biases: bool = False, out: str = "out", wide: bool = False
+    code: Code,
+    square: str = "",
+    memory: str = "d",
+    biases: bool = False,
+    out: str = "out",
+    wide: bool = False,
+    tag: str = "",
 ) -> Any:
-    """An attention of symbols. Projections in ``square`` are square and invertible; a wide W_Q has a right inverse."""
+    """An attention of symbols. Projections in ``square`` are square and invertible; a wide W_Q has a right inverse.
+
+    ``tag`` ends every name: the layers of a network have letters of their own.
+    """
 
     def weight(x: str, rows: str, cols: str) -> Word:
         if x in square:
-            return symbol(f"W_{x}", rows, rows, invertible=True)
-        return symbol(f"W_{x}", rows, cols, full_row_rank=wide and x == "Q")
+            return symbol(f"W_{x}{tag}", rows, rows, invertible=True)
+        return symbol(f"W_{x}{tag}", rows, cols, full_row_rank=wide and x == "Q")
 
     weights = {
         f"W_{x}": weight(x, rows, cols) for x, rows, cols in (("Q", "d", "p"), ("K", memory, "k"), ("V", memory, "v"))
     }
-    weights["W_O"] = symbol("W_O", "e", out)
-    rows = {f"b_{w[2:]}": symbol(f"b_{w[2:]}", "1", weight.cols) for w, weight in weights.items()} if biases else {}
-    return code.Attention(opaque("core", "e"), **weights, **rows)
+    weights["W_O"] = symbol(f"W_O{tag}", "e", out)
+    rows = {f"b_{w[2:]}": symbol(f"b_{w[2:]}{tag}", "1", weight.cols) for w, weight in weights.items()}
+    return code.Attention(opaque(f"core{tag}", "e"), **weights, **(rows if biases else {}))
 
 
 def basis(name: str, size: str = "d") -> Word:
@@ -159,13 +175,34 @@ def bridge_change_basis(code: Code) -> str:
     return lemma("bridge_change_basis", over(SELF + " dout", "T"), f"change_basis a T = {record(new)}")
 
 
-def bridge_change_basis_biases(code: Code) -> str:
-    """The biases of the new layer are the old ones."""
-    new = code.change_basis(attention(code, biases=True), basis("Theta"))
-    rows = [f"{rocq(getattr(new, f'b_{x}'), LETTERS)} = b{x}" for x in "QKVO"]
-    widths = zip(("dq", "dk", "dv", "dout"), "QKVO", strict=True)
-    variables = "dq dk dv dout " + " ".join(f"(b{x} : 'rV[R]_{width})" for width, x in widths)
-    return lemma("bridge_change_basis_biases", variables, f"[/\\ {', '.join(rows[:-1])} & {rows[-1]}]")
+def bridge_reads(code: Code) -> str:
+    """Two reads of one stream: the terms of the theorem ``r_products``."""
+    new = code.reads(basis("Theta").inverse(), symbol("V", "d", "v"), symbol("W", "d", "w"))
+    made, names = ", ".join(rocq(weight, LETTERS | {"V": "V", "W": "W"}) for weight in new), "d v w (T : 'M[R]_d)"
+    return lemma("bridge_reads", f"{names} (V : 'M_(d, v)) (W : 'M_(d, w))", f"({made}) = (invmx T *m V, invmx T *m W)")
+
+
+def bridge_positions(code: Code) -> str:
+    """The stream of a network whose embedding and position table are in the basis T: ``lemma_position_schemes``."""
+    theta, tokens = basis("Theta"), symbol("tokens", "n", "v")
+    table = code.carried(symbol("P", "n", "d"), theta)
+    stream = code.Network(symbol("E", "v", "d") @ theta, (), identity("d"), table)(tokens)
+    made = rocq(stream, LETTERS | {"tokens": "tokens", "E": "E", "P": "P"})
+    variables = "n v d (tokens : 'M[R]_(n, v)) (E : 'M_(v, d)) (P : 'M_(n, d)) (T : 'M_d)"
+    return lemma("bridge_positions", variables, f"tokens *m (E *m T) + P *m T = {made}", "by rewrite mulmxA addrC")
+
+
+def bridge_biases(name: str, change: Callable[[Code, Any], Any], **shape: Any) -> Callable[[Code], str]:
+    """The biases of the new layer are the old ones, all four."""
+
+    def bridge(code: Code) -> str:
+        new = change(code, attention(code, biases=True, **shape))
+        rows = [f"{rocq(getattr(new, f'b_{x}'), LETTERS)} = b{x}" for x in "QKVO"]
+        widths = zip(("dq", "dk", "dv", "dout"), "QKVO", strict=True)
+        variables = "dq dk dv dout " + " ".join(f"(b{x} : 'rV[R]_{width})" for width, x in widths)
+        return lemma(f"bridge_{name}", variables, f"[/\\ {', '.join(rows[:-1])} & {rows[-1]}]")
+
+    return bridge
 
 
 def bridge_change_bases(code: Code) -> str:
@@ -199,6 +236,94 @@ def bridge_cross_eliminate(which: str) -> Callable[[Code], str]:
     return bridge
 
 
+def bridge_eliminate_biases(which: str) -> Callable[[Code], str]:
+    name = f"eliminate_{which.lower()}_biases"
+    return bridge_biases(name, lambda code, a: code.reparametrize(a, which)[-1], square=which)
+
+
+def bridge_cross_biases(which: str) -> Callable[[Code], str]:
+    name = f"cross_q{which.lower()}_biases"
+    return bridge_biases(name, lambda code, a: code.reparametrize_cross(a, which)[-1], square=f"Q{which}", memory="z")
+
+
+class Columns(Word):
+    """A word whose columns can be counted, picked and set side by side, as ``select_columns`` does through the array
+    API. Here the sizes are numbers; the printed lemma is for all sizes.
+    """
+
+    dtype = "word"
+
+    def __init__(self, name: str, rows: Any, cols: Any):
+        super().__init__(rows, cols, symbol(name, rows, cols, invertible=rows == cols).terms)
+        self.name = name
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Columns:
+        start, stop, _ = key[1].indices(int(self.cols))
+        return Columns(f"{self.name}[{start}:{stop}]", self.rows, stop - start)
+
+    def __array_namespace__(self, **_: Any) -> Any:
+        return SideBySide
+
+    @staticmethod
+    def identity(size: Any) -> Columns:
+        return Columns("I", size, size)
+
+
+class SideBySide:
+    """As much of the array API as it takes to complete independent columns to a basis."""
+
+    float64 = None
+
+    @staticmethod
+    def astype(a: Columns, _: Any) -> Columns:
+        return a
+
+    @staticmethod
+    def concat(parts: list[Columns], axis: int) -> Columns:
+        return Columns(" | ".join(part.name for part in parts), parts[0].rows, sum(int(part.cols) for part in parts))
+
+    class linalg:
+        @staticmethod
+        def svdvals(_: Columns) -> tuple[float]:
+            return (1.0,)
+
+        @staticmethod
+        def qr(a: Columns, mode: str) -> Any:
+            return SimpleNamespace(Q=Columns("U", a.rows, a.rows))
+
+
+UNITS = "lsubmx (1%:M : 'M_(s + u + t))"
+SELECTED = {  # per choice: the sizes there, the basis, and what the columns of the identity are called there
+    "K": ("(s + t) (s + t) dq s dv", "row_mx (W_K a) U'", {"I[0:2]": "lsubmx 1%:M"}),
+    "KV": (
+        "(s + u + t) (s + u + t) dq s u",
+        "row_mx (row_mx (W_K a) (W_V a)) U'",
+        {"I[0:2]": f"lsubmx ({UNITS})", "I[2:5]": f"rsubmx ({UNITS})"},
+    ),
+}
+
+
+def bridge_select(which: str) -> Callable[[Code], str]:
+    """The columns named by ``which``, completed by U' to a basis, become unit columns."""
+    widths, d = {"Q": 4, "K": 2, "V": 3}, 7
+    sizes, theta, units = SELECTED[which]
+    joined = " | ".join([*(f"W_{x}" for x in which), f"U[{sum(widths[x] for x in which)}:{d}]"])
+    names = LETTERS | units | {joined: theta}
+
+    def bridge(code: Code) -> str:
+        weights: dict[str, Any] = {f"W_{x}": Columns(f"W_{x}", d, width) for x, width in widths.items()}
+        old = code.Attention(opaque("core", "e"), **weights, W_O=symbol("W_O", "e", "out"))
+        basis, new = code.select_columns(old, which)
+        name = f"select_{which.lower()}"
+        variables = (
+            " ".join(sorted(set(re.findall("[a-z]+", sizes)))) + f" n e dout (a : attention R n n {sizes} e dout)"
+        )
+        statement = f"{name} a U' = {record(new, names)} /\\ {theta} = {rocq(basis, names)}"
+        return lemma(f"bridge_{name}", f"{variables} U'", statement)
+
+    return bridge
+
+
 def bridge_merge_single_head(code: Code) -> str:
     shapes = {"W_Q": ("d", "p"), "W_K": ("d", "p"), "W_V": ("d", "v"), "W_O": ("v", "out")}
     weights = {name: symbol(name, *shape) for name, shape in shapes.items()}
@@ -212,18 +337,43 @@ def bridge_merge_single_head(code: Code) -> str:
 
 
 BLOCK = "n d dq dk dv e h1 h2 (b : block R n d dq dk dv e h1 h2)"
-IN_BLOCK = LETTERS | {name: f"{LETTERS[name][:-1]}(attn b)" for name in ("W_Q", "W_K", "W_V", "W_O", "core")}
+
+
+def inside(b: str, tag: str = "") -> dict[str, str]:
+    """What the letters of the block ``b`` are called."""
+    names = {f"W_{x}{tag}": f"W_{x} (attn {b})" for x in "QKVO"} | {f"core{tag}": f"core (attn {b})"}
+    return names | {f"{name}{tag}": f"{name} {b}" for name in ("act", "W_up", "W_down")}
+
+
+IN_BLOCK = LETTERS | inside("b")
 ROWS = ("b_Q", "b_K", "b_V", "b_O", "b_up", "b_down")
 
 
-def block(code: Code, attention_skip: bool, mlp_skip: bool, biases: bool = False) -> Any:
-    rows = {"b_up": symbol("b_up", "1", "h1"), "b_down": symbol("b_down", "1", "d")} if biases else {}
-    mlp = code.MLP(opaque("act", "h2"), symbol("W_up", "d", "h1"), symbol("W_down", "h2", "d"), **rows)
-    return code.Block(attention(code, biases=biases, out="d"), mlp, attention_skip, mlp_skip)
+def block(
+    code: Code, attention_skip: bool, mlp_skip: bool, biases: bool = False, square: str = "", tag: str = ""
+) -> Any:
+    rows = {"b_up": symbol(f"b_up{tag}", "1", "h1"), "b_down": symbol(f"b_down{tag}", "1", "d")} if biases else {}
+    mlp = code.MLP(
+        opaque(f"act{tag}", "h2"), symbol(f"W_up{tag}", "d", "h1"), symbol(f"W_down{tag}", "h2", "d"), **rows
+    )
+    inner = attention(code, square, biases=biases, out="d", tag=tag)
+    return code.Block(inner, mlp, attention_skip, mlp_skip)
 
 
-def block_record(attention_skip: bool, mlp_skip: bool) -> str:
-    return f"Block (attn b) (act b) (W_up b) (W_down b) {attention_skip} {mlp_skip}".replace("T", "t").replace("F", "f")
+def changed_block(new: Any, names: Mapping[str, str] = IN_BLOCK) -> str:
+    """A block as a Rocq record, its activation by what it does to its argument."""
+    h = symbol("h", "n", new.mlp.W_up.cols)
+    act = f"(fun h => {rocq(new.mlp.act(h), names)})"
+    mlp = f"{act} {atom(rocq(new.mlp.W_up, names))} {atom(rocq(new.mlp.W_down, names))}"
+    return f"Block ({record(new.attention, names)}) {mlp} " + f"{new.attention_skip} {new.mlp_skip}".lower()
+
+
+def biases_of(new: Any) -> list[Any]:
+    return [getattr(new.mlp if name in ("b_up", "b_down") else new.attention, name) for name in ROWS]
+
+
+def block_record(attention_skip: bool, mlp_skip: bool, b: str = "b") -> str:
+    return f"Block (attn {b}) (act {b}) (W_up {b}) (W_down {b}) " + f"{attention_skip} {mlp_skip}".lower()
 
 
 def bridge_run_block(attention_skip: bool, mlp_skip: bool) -> Callable[[Code], str]:
@@ -248,14 +398,8 @@ def bridge_run_block_biased(code: Code) -> str:
 
 def bridge_rebase(code: Code) -> str:
     new = code.rebase(block(code, True, False), basis("enter"), basis("leave"))
-    h = symbol("h", "n", new.mlp.W_up.cols)
-    act = f"(fun h => {rocq(new.mlp.act(h), IN_BLOCK)})"
-    mlp = f"{act} {atom(rocq(new.mlp.W_up, IN_BLOCK))} {atom(rocq(new.mlp.W_down, IN_BLOCK))}"
-    skips = f"{new.attention_skip} {new.mlp_skip}".lower()
-    changed = f"Block ({record(new.attention, IN_BLOCK)}) {mlp} {skips}"
-    return lemma(
-        "bridge_rebase", f"{BLOCK} enter leave", f"rebase ({block_record(True, False)}) enter leave = {changed}"
-    )
+    statement = f"rebase ({block_record(True, False)}) enter leave = {changed_block(new)}"
+    return lemma("bridge_rebase", f"{BLOCK} enter leave", statement)
 
 
 def bridge_rebase_biases(code: Code) -> str:
@@ -264,7 +408,7 @@ def bridge_rebase_biases(code: Code) -> str:
     proved = [LETTERS[name] for name in ROWS]
     proved[ROWS.index("b_O")] += " *m enter"
     proved[ROWS.index("b_down")] += " *m leave"
-    made = [rocq(getattr(new.mlp if name in ("b_up", "b_down") else new.attention, name), LETTERS) for name in ROWS]
+    made = [rocq(row, LETTERS) for row in biases_of(new)]
     widths = zip(ROWS, ("dq", "dk", "dv", "d", "h1", "d"), strict=True)
     variables = " ".join(f"({LETTERS[name]} : 'rV[R]_{width})" for name, width in widths)
     return lemma(
@@ -274,19 +418,72 @@ def bridge_rebase_biases(code: Code) -> str:
     )
 
 
+TWO_BLOCKS = (
+    "n d v w k1 v1 e1 h1 g1 k2 v2 e2 h2 g2 (b1 : block R n d d k1 v1 e1 h1 g1) (b2 : block R n d d k2 v2 e2 h2 g2) "
+    "(E : 'M[R]_(v, d)) (P : 'M[R]_(n, d)) (U : 'M[R]_(d, w))"
+)
+IN_NETWORK = LETTERS | inside("b1", "^1") | inside("b2", "^2") | {x: x for x in ("tokens", "E", "P", "U")}
+
+
+def two_blocks(code: Code, biases: bool = False) -> Any:
+    """A network with a skip around each of its two attentions, and square W_Q."""
+    blocks = [block(code, True, False, biases, square="Q", tag=tag) for tag in ("^1", "^2")]
+    return code.Network(symbol("E", "v", "d"), blocks, symbol("U", "d", "w"), symbol("P", "n", "d"))
+
+
+def stack(*blocks: str) -> str:
+    return f"[:: {'; '.join(f'Layer ({b})' for b in blocks)}]"
+
+
+OLD_NETWORK = f"Network E P {stack(*(block_record(True, False, b) for b in ('b1', 'b2')))} U"
+
+
+def bridge_run_network(code: Code) -> str:
+    value = rocq(two_blocks(code)(symbol("tokens", "n", "v")), IN_NETWORK)
+    proof = "by rewrite /run_network /= /run_block /mha /cross /= [tokens *m E + P]addrC ?mulmxDl ?mulmxA"
+    return lemma("bridge_run_network", f"{TWO_BLOCKS} tokens", f"run_network ({OLD_NETWORK}) tokens = {value}", proof)
+
+
+def bridge_eliminate_queries(code: Code) -> str:
+    new = code.eliminate_queries(two_blocks(code))
+    E, P, U = (atom(rocq(word, IN_NETWORK)) for word in (new.embedding, new.positions, new.readout))
+    changed = f"Network {E} {P} {stack(*(changed_block(b, IN_NETWORK) for b in new.blocks))} {U}"
+    statement = f"network_without_q ({OLD_NETWORK}) = {changed}"
+    proof = "by rewrite /network_without_q /= /layer_without_q /= mulmx1"  # the basis at the readout
+    return lemma("bridge_eliminate_queries", TWO_BLOCKS, statement, proof)
+
+
+def bridge_eliminate_queries_biases(code: Code) -> str:
+    """The biases of the two writes of a block move: by its own W_Q, and by that of the next block, if there is one."""
+    new = code.eliminate_queries(two_blocks(code, biases=True))
+    own = {f"{name}^{i}": f"{LETTERS[name]}{i}" for name in ROWS for i in (1, 2)}
+    made = [rocq(row, IN_NETWORK | own) for b in new.blocks for row in biases_of(b)]
+    proved = [f"{LETTERS[name]}{i}" for i in (1, 2) for name in ROWS]
+    for name, basis in (("bO1", "b1"), ("bD1", "b2"), ("bO2", "b2")):
+        proved[proved.index(name)] += f" *m W_Q (attn {basis})"
+    widths = [width for i in (1, 2) for width in ("d", f"k{i}", f"v{i}", "d", f"h{i}", "d")]
+    order = [f"({LETTERS[name]}{i} : 'rV[R]_" for i in (1, 2) for name in ROWS]
+    variables = " ".join(f"{row}{width})" for row, width in zip(order, widths, strict=True))
+    statement = f"({', '.join(made)}) = ({', '.join(proved)})"
+    return lemma("bridge_eliminate_queries_biases", f"{TWO_BLOCKS} {variables}", statement)
+
+
 BRIDGES: dict[str, Callable[[Code], str]] = {
     "mha": bridge_mha,
     "cross": bridge_cross,
     "mha_biased": bridge_mha_biased,
     "change_basis": bridge_change_basis,
-    "change_basis_biases": bridge_change_basis_biases,
     "change_bases": bridge_change_bases,
+    "reads": bridge_reads,
+    "positions": bridge_positions,
     "eliminate_q": bridge_eliminate("Q"),
     "eliminate_k": bridge_eliminate("K"),
     "eliminate_v": bridge_eliminate("V"),
     "wide_query": bridge_wide_query,
     "cross_qk": bridge_cross_eliminate("K"),
     "cross_qv": bridge_cross_eliminate("V"),
+    "select_k": bridge_select("K"),
+    "select_kv": bridge_select("KV"),
     "merge_single_head": bridge_merge_single_head,
     "run_block": bridge_run_block(True, False),
     "run_block_no_skips": bridge_run_block(False, False),
@@ -295,6 +492,16 @@ BRIDGES: dict[str, Callable[[Code], str]] = {
     "run_block_biased": bridge_run_block_biased,
     "rebase": bridge_rebase,
     "rebase_biases": bridge_rebase_biases,
+    "run_network": bridge_run_network,
+    "eliminate_queries": bridge_eliminate_queries,
+    "eliminate_queries_biases": bridge_eliminate_queries_biases,
+    "change_basis_biases": bridge_biases("change_basis_biases", lambda code, a: code.change_basis(a, basis("Theta"))),
+    "change_bases_biases": bridge_biases(
+        "change_bases_biases", lambda code, a: code.change_basis(a, basis("Theta"), basis("Phi", "z")), memory="z"
+    ),
+    **{f"eliminate_{x.lower()}_biases": bridge_eliminate_biases(x) for x in "QKV"},
+    "wide_query_biases": bridge_biases("wide_query_biases", lambda code, a: code.reparametrize(a, "Q")[-1], wide=True),
+    **{f"cross_q{x.lower()}_biases": bridge_cross_biases(x) for x in "KV"},
 }
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from qkvtheory import gauge
 
+PROJECTIONS = {"W_Q", "W_K", "W_V"}
 INVERSES = {"inverse", "right_inverse"}
 Edit = Callable[[Any], Any]
 SAME_KIND = ({"theta", "phi"}, {"enter", "leave"}, {"back", "back_memory"})
@@ -80,6 +81,15 @@ def damages(node: ast.AST, names: set[str]) -> Iterator[tuple[str, Edit]]:
         yield from damaged_product(node)
     elif isinstance(node, ast.Call):
         yield from damaged_call(node)
+    elif isinstance(node, ast.Attribute) and node.attr == "mT":
+        yield f"{ast.unparse(node)} not transposed", lambda n: n.value
+    elif isinstance(node, ast.Attribute) and node.attr in PROJECTIONS:
+        for other in sorted(PROJECTIONS - {node.attr}):
+            yield f"{other} for {node.attr}", partial(renamed_attribute, other)
+    elif isinstance(node, ast.IfExp):
+        yield f"the other branch of {ast.unparse(node)}", lambda n: ast.IfExp(n.test, n.orelse, n.body)
+    elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+        yield "the results in the other order", lambda n: ast.Return(ast.Tuple(n.value.elts[::-1], ast.Load()))
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         for family in SAME_KIND:
             for other in sorted(names & family - {node.id}) if node.id in family else ():
@@ -96,6 +106,8 @@ def damaged_product(node: ast.BinOp) -> Iterator[tuple[str, Edit]]:
 
 def damaged_call(node: ast.Call) -> Iterator[tuple[str, Edit]]:
     name = getattr(node.func, "id", "")
+    if name == "carried":
+        yield f"{ast.unparse(node)} without the basis", lambda n: n.args[0]
     if name in INVERSES:
         yield (
             f"{ast.unparse(node.args[0])} without its inverse",
@@ -107,6 +119,10 @@ def damaged_call(node: ast.Call) -> Iterator[tuple[str, Edit]]:
             yield f"{keyword.arg} left as it was", partial(without, i)
         for i, j in itertools.combinations(range(len(named)), 2):
             yield f"{named[i].arg} and {named[j].arg} swapped", partial(swapped, i, j)
+
+
+def renamed_attribute(name: str, node: ast.Attribute) -> ast.Attribute:
+    return ast.Attribute(node.value, name, ast.Load())
 
 
 def renamed(name: str, _: ast.Name) -> ast.Name:

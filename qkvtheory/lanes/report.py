@@ -21,7 +21,7 @@ from qkvtheory.claims.register import left_out, register
 from qkvtheory.errors import HypothesisError
 from qkvtheory.lanes import formal
 from qkvtheory.lanes.check import WRONG, calculation, run_control, run_lane, sides_without
-from qkvtheory.lanes.results import ACCEPTED, FAIL, NOT_RUN, ControlResult, LaneResult
+from qkvtheory.lanes.results import ACCEPTED, FAIL, NOT_RUN, PASS, ControlResult, LaneResult
 from qkvtheory.lanes.worlds import Words
 from qkvtheory.lanes.written import both_sides, equations
 from qkvtheory.words import latex_name
@@ -41,6 +41,13 @@ class ClaimReport:
     @property
     def red(self) -> bool:
         return any(r.status == FAIL for r in self.lanes.values()) or any(c.status == ACCEPTED for c in self.controls)
+
+    @property
+    def status(self) -> str:
+        """A claim of which nothing ran is never a pass."""
+        if self.red:
+            return FAIL
+        return PASS if any(r.status == PASS for r in self.lanes.values()) else NOT_RUN
 
     @property
     def reasons(self) -> list[str]:
@@ -95,16 +102,17 @@ def manifest(reports: Sequence[ClaimReport], seconds: float) -> dict[str, Any]:
     meta = {
         "versions": versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sources_sha256": sources_sha256(),
+        "sources_sha256": LOADED,
         "seconds": round(seconds, 2),
     }
+    claims = [claim_entry(r) for r in reports]
     skipped = [{"id": id, "reason": reason} for id, reason in left_out().items()]
-    return {"meta": meta, "claims": [claim_entry(r) for r in reports], "left_out": skipped}
+    return {"meta": meta | {"digest": digest(claims)}, "claims": claims, "left_out": skipped}
 
 
-def claim_entry(report: ClaimReport) -> dict[str, Any]:
-    c = report.claim
-    entry = {
+def described(c: Claim) -> dict[str, Any]:
+    """What a claim says, whatever its checks say: the fields of its entry that need no run."""
+    return {
         "id": c.id,
         "rank": c.rank,
         "kind": c.kind,
@@ -114,10 +122,16 @@ def claim_entry(report: ClaimReport) -> dict[str, Any]:
         "sources": [asdict(s) for s in c.sources],
         "hypotheses": [asdict(h) for h in c.hypotheses],
         "uses": list(c.uses),
+        "command": f"python -m qkvtheory check {c.id}",
+    }
+
+
+def claim_entry(report: ClaimReport) -> dict[str, Any]:
+    c = report.claim
+    entry = described(c) | {
         "lanes": {name: result.as_dict() for name, result in report.lanes.items()},
         "controls": [control.as_dict() for control in report.controls],
-        "status": "fail" if report.red else "pass",
-        "command": f"python -m qkvtheory check {c.id}",
+        "status": report.status,
     }
     try:
         return entry | {"equations": equations(c), "steps": proof_steps(c), "breaks": breaks(c)}
@@ -191,14 +205,42 @@ def versions() -> dict[str, str]:
 
 
 def sources_sha256() -> str:
-    """A hash of every source a verdict depends on: the package (without pictures and widgets) and the proofs."""
-    digest = hashlib.sha256()
+    """A hash of every source a verdict depends on: the package (without pictures and widgets), proofs and controls."""
+    found = hashlib.sha256()
     files = [p for p in PACKAGE.rglob("*.py") if not UNCHECKED & set(p.relative_to(PACKAGE).parts)]
-    files += list(PROOFS.glob("*.v"))
+    files += [*PROOFS.glob("*.v"), *PROOFS.glob("controls.toml")]
     for path in sorted(files):
-        digest.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+        found.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+# The sources as they were when Python read them: a later edit is not what runs here, so no verdict may carry its hash.
+LOADED = sources_sha256()
+
+
+def edited_since_loaded() -> bool:
+    """Are the files on disk no longer the ones that run here?"""
+    return sources_sha256() != LOADED
+
+
+def digest(claims: Sequence[Any]) -> str:
+    """A hash of the entries of a manifest. Anyone can compute it: it guards against accidents, not against intent."""
+    return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
+
+
+def doubts(stored: dict[str, Any]) -> list[str]:
+    """Why a stored manifest does not speak about what is here: other sources, other versions, entries edited since."""
+    meta, made, here = stored["meta"], stored["meta"].get("versions", {}), versions()
+    found = [] if meta.get("sources_sha256") == sources_sha256() else ["the sources changed since it was made"]
+    found += [
+        f"it was made with {name} {made.get(name, 'of no known version')}, here is {here.get(name, 'none')}"
+        for name in here | made
+        if made.get(name) != here.get(name)
+    ]
+    if meta.get("digest") != digest(stored["claims"]):
+        found.append("its entries were edited after it was made")
+    return found
 
 
 def write(path: Path, reports: Sequence[ClaimReport], seconds: float) -> None:

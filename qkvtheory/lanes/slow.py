@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from qkvtheory.attention import Heads
-from qkvtheory.network import Attention
+from qkvtheory.network import Attention, Block
 
 
 def attention(layer: Attention, x: Any) -> np.ndarray:
@@ -42,6 +42,16 @@ def head(core: Heads, h: int, q: Any, k: Any) -> np.ndarray:
         scores = core.softcap * np.tanh(scores / core.softcap)
     mask = core.mask if core.mask is None or core.mask.ndim == 2 else core.mask[h]
     return core.pattern(scores, mask)
+
+
+def block(layer: Block, x: Any) -> np.ndarray:
+    """Topologies T0, TA, TM, T2, from definition 1.9: Y = [X +] MHA(X), then [Y +] MLP(Y)."""
+    y = attention(layer.attention, x)
+    if layer.attention_skip:
+        y = y + x
+    hidden = layer.mlp.act(plus(y @ layer.mlp.W_up, layer.mlp.b_up))
+    out = plus(hidden @ layer.mlp.W_down, layer.mlp.b_down)
+    return out + y if layer.mlp_skip else out
 
 
 def rotation(core: Heads, t: int, like: Any) -> np.ndarray:

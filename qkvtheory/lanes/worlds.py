@@ -92,8 +92,8 @@ class World:
         """
         raise NotImplementedError
 
-    def diagonal(self, v: Any) -> Any:
-        """diag(v) of a column of positive numbers."""
+    def diagonal(self, v: Any, hypothesis: str = "H1") -> Any:
+        """diag(v) of a column of numbers that are positive because of ``hypothesis``."""
         raise NotImplementedError
 
     def rotate(self, z: Any) -> Any:
@@ -113,22 +113,27 @@ class World:
 
     has_biases = False
 
-    def attention(self, *, memory: bool = False, square: bool = False, biases: bool = False, **given: Any) -> Attention:
+    def attention(
+        self, *, memory: bool = False, square: bool = False, biases: bool = False, label: str = "", **given: Any
+    ) -> Attention:
         """An attention sublayer with letters for weights; ``given`` replaces some. ``square``: all weights d x d."""
         source = "z" if memory else "d"
         p, k, v, o = ("d",) * 4 if square else ("p", "k", "v", "o")
+        p = getattr(given.get("W_Q"), "cols", p)  # a letter knows its size, and its bias is as wide
         shapes = {"W_Q": ("d", p), "W_K": (source, k), "W_V": (source, v), "W_O": (o, "d")}
-        weights = {name: given.pop(name, None) for name in shapes}
-        weights = {name: self.weight(name, *shapes[name]) if w is None else w for name, w in weights.items()}
-        rows = {"b_Q": p, "b_K": k, "b_V": v, "b_O": "d"} if biases or self.has_biases else {}
+        rows = {"b_Q": ("1", p), "b_K": ("1", k), "b_V": ("1", v), "b_O": ("1", "d")}
+        shapes |= rows if biases or self.has_biases else {}
         core = given.pop("core", None) or self.core()
-        return Attention(core, **weights, **{b: self.weight(b, "1", size) for b, size in rows.items()}, **given)
+        drawn = {name: self.weight(name + label, *shape) for name, shape in shapes.items() if name not in given}
+        return Attention(core, **drawn, **given)
 
-    def block(self, *, biases: bool = False, **topology: Any) -> Block:
-        """A block with a skip around attention only, unless ``topology`` says otherwise."""
-        up, down = self.weight("W_up", "d", "hidden"), self.weight("W_down", "hidden", "d")
-        rows = {"b_up": self.weight("b_up", "1", "hidden"), "b_down": self.weight("b_down", "1", "d")} if biases else {}
-        return Block(self.attention(biases=biases), MLP(self.function("phi"), up, down, **rows), **topology)
+    def block(self, *, biases: bool = False, label: str = "", topology: tuple[bool, bool] = (True, False)) -> Block:
+        """A block whose W_Q is invertible by H2; ``topology``: is there a skip around attention, around the MLP?"""
+        W_Q = self.invertible("W_Q" + label, "d", "H2")
+        shapes = {"W_up": ("d", "hidden"), "W_down": ("hidden", "d")}
+        shapes |= {"b_up": ("1", "hidden"), "b_down": ("1", "d")} if biases else {}
+        mlp = MLP(self.function("phi"), **{name: self.weight(name + label, *s) for name, s in shapes.items()})
+        return Block(self.attention(biases=biases, label=label, W_Q=W_Q), mlp, *topology)
 
     def compare(self, left: Any, right: Any) -> Comparison:
         raise NotImplementedError
@@ -191,8 +196,9 @@ class Words(World):
     def exp(self, scores: words.Word, law: str = "H1") -> words.Word:
         return words.exponential(scores) if self.holds(law, self.apply) else words.opaque("exp")(scores)
 
-    def diagonal(self, v: words.Word) -> words.Word:
-        return words.diagonal(v)
+    def diagonal(self, v: words.Word, hypothesis: str = "H1") -> words.Word:
+        declared = self.holds(hypothesis, self.assume)
+        return words.diagonal(v, invertible=declared, formal=declared and not self.holds(hypothesis, self.apply))
 
     def rotate(self, z: words.Word) -> words.Word:
         return words.opaque("R")(z)
@@ -219,7 +225,7 @@ class Arrays(World):
     def ones(self, size: str) -> Any:
         return self.identity(size)[:, :1] * 0 + 1
 
-    def diagonal(self, v: Any) -> Any:
+    def diagonal(self, v: Any, hypothesis: str = "H1") -> Any:
         return v * identity(len(v), v)
 
     def rotate(self, z: Any) -> Any:
@@ -314,7 +320,7 @@ class Hashes(Exact):
     def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., np.ndarray]:
         def apply(*args: np.ndarray) -> np.ndarray:
             shape = (self.sizes[rows] if rows else len(args[0]), self.sizes[cols] if cols else args[0].shape[1])
-            return hashed(" ".join([name, *(str(x.value) for a in args for x in a.ravel())]), *shape)
+            return hashed(call_key(name, *args), *shape)
 
         return apply
 
@@ -329,13 +335,18 @@ class Hashes(Exact):
 
     def softmax(self, scores: Any, law: str = "", rows: str = "") -> np.ndarray:
         visible = scores - scores[:, :1]  # the same for S and S + r 1^T
-        raw = hashed(" ".join(str(x.value) for x in visible.ravel()), *scores.shape)
+        raw = hashed(call_key("softmax", visible), *scores.shape)
         return raw / raw.sum(axis=1, keepdims=True)
 
 
+def call_key(name: str, *args: np.ndarray) -> str:
+    """Of different calls different keys: every argument comes with its shape, so a row is not taken for a column."""
+    return " ".join([name, *(f"{a.shape} {' '.join(str(x.value) for x in a.ravel())}" for a in args)])
+
+
 def hashed(key: str, rows: int, cols: int) -> np.ndarray:
-    """Entries of GF(P) from a hash of the key."""
-    digests = (hashlib.shake_256(f"{key} {i}".encode()).digest(66) for i in range(rows * cols))
+    """Entries of GF(P) from a hash of the key and the shape."""
+    digests = (hashlib.shake_256(f"{key} {rows} {cols} {i}".encode()).digest(66) for i in range(rows * cols))
     return np.array([Residue(int.from_bytes(d, "big") % P) for d in digests], dtype=object).reshape(rows, cols)
 
 

@@ -15,7 +15,7 @@ from qkvtheory.claims.model import Call, Claim, weights_of
 from qkvtheory.lanes.worlds import Words
 
 ATOM, PRODUCT, SUM = 0, 1, 2
-WIDE = 52  # letters that fit on a line of a page
+WIDE = 44  # letters that fit on a line of a page
 
 
 class Written:
@@ -108,7 +108,7 @@ class WrittenWorld(Words):
     def exp(self, scores: Any, law: str = "") -> Any:
         return applied("exp", (scores,))
 
-    def diagonal(self, v: Any) -> Any:
+    def diagonal(self, v: Any, hypothesis: str = "H1") -> Any:
         return applied("diag", (v,), cols=v.rows)
 
     def rotate(self, z: Any) -> Any:
@@ -134,7 +134,7 @@ def written(side: Any) -> str:
 
 def both_sides(claim: Claim) -> list[tuple[str, str]]:
     """The claim's equations as LaTeX pairs, printed from its own two sides."""
-    return [(written(left), written(right)) for left, right in claim.sides_in("symbolic")(WrittenWorld())]
+    return [(written(left), written(right)) for left, right in claim.printed_in("symbolic")(WrittenWorld())]
 
 
 def equations(claim: Claim) -> list[str]:
@@ -144,7 +144,7 @@ def equations(claim: Claim) -> list[str]:
 
 def set_out(left: str, right: str) -> str:
     """An equation on one line, or on two if it is wider than a page."""
-    visible = re.sub(r"\\[A-Za-z]+|[{}^_\\,;]", "", left + right)
+    visible = re.sub(r"\\mathrm|[{}^_,;\\ ]", "", re.sub(r"\\(?!mathrm)[A-Za-z]+", "x", left + right))
     if len(visible) <= WIDE:
         return f"{left} = {right}"
     return rf"\begin{{aligned}}&{left}\\ &\quad = {right}\end{{aligned}}"

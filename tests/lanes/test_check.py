@@ -127,7 +127,18 @@ def test_a_control_that_holds_is_accepted_and_makes_the_claim_red(lane):
 
 @pytest.mark.parametrize("lane", LANES)
 def test_a_refusal_that_does_not_come_is_accepted(lane):
-    control = Control("H2", "asked for", lambda w: [(gauge.inverse(w.invertible("A", "d")), None)], refused=True)
+    control = Control(
+        "H2", "asked for", lambda w: [(gauge.inverse(w.invertible("A", "d")), None)], refused="invertible"
+    )
+    assert run_control(claim(None), control, (lane,)).status == "accepted"
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_refusal_for_another_reason_is_accepted(lane):
+    """A shape error is no evidence that a singular matrix is refused."""
+    control = Control(
+        "H2", "asked for", lambda w: [(gauge.inverse(w.matrix("A", "n", "d")), None)], refused="invertible"
+    )
     assert run_control(claim(None), control, (lane,)).status == "accepted"
 
 
@@ -206,7 +217,7 @@ def test_a_statement_that_compares_a_construction_with_itself_is_red(lane):
     result = run_lane(claim(sides, constructions=("change_basis",)), lane)
     assert result.status == "fail"
     assert "mutant not noticed: change_basis" in result.reason
-    assert result.mutants["killed"] < result.mutants["made"]
+    assert result.mutants["survived"] > 0
 
 
 def test_only_settings_a_claim_allows_are_run():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from qkvtheory import gauge
 from qkvtheory.claims.register import register
 from qkvtheory.lanes import bridge, formal
+from qkvtheory.lanes.mutants import mutants, planted
 from qkvtheory.words import Word, symbol
 
 REASON = formal.available()
@@ -110,6 +111,67 @@ def query_bias_moved(attention, theta, phi=None):
     return new if new.b_Q is None else replace(new, b_Q=new.b_Q + new.b_Q)
 
 
+def bias_dropped(attention, which):
+    theta, new = gauge.reparametrize(attention, which)
+    return theta, replace(new, b_V=None)
+
+
+def cross_bias_dropped(attention, which):
+    theta, phi, new = gauge.reparametrize_cross(attention, which)
+    return theta, phi, replace(new, b_V=None)
+
+
+def reads_doubled(back, *weights):
+    return tuple(2 * weight for weight in gauge.reads(back, *weights))
+
+
+def reads_cut_short(back, *weights):
+    return gauge.reads(back, *weights)[1:]
+
+
+def carried_doubled(row, basis):
+    return 2 * gauge.carried(row, basis)
+
+
+def positions_left(row, basis):
+    return row
+
+
+def other_basis_selected(attention, which):
+    theta, new = gauge.select_columns(attention, which)
+    return 2 * theta, new
+
+
+def columns_not_selected(attention, which):
+    theta, _ = gauge.select_columns(attention, which)
+    return theta, gauge.change_basis(attention, theta)
+
+
+def first_columns_for_the_values(attention, which):
+    theta, new = gauge.select_columns(attention, which)
+    return theta, replace(new, W_V=new.W_K)
+
+
+def embedding_left(network):
+    return replace(gauge.eliminate_queries(network), embedding=network.embedding)
+
+
+def every_block_leaves_in_its_own_basis(network):
+    new = gauge.eliminate_queries(network)
+    blocks = [gauge.rebase(b, b.attention.W_Q, b.attention.W_Q) for b in network.blocks]
+    return replace(new, blocks=blocks)
+
+
+def one_block_twice(network):
+    new = gauge.eliminate_queries(network)
+    return replace(new, blocks=[new.blocks[0], new.blocks[0]])
+
+
+class PositionsForgotten(bridge.Code().Network):
+    def __call__(self, tokens):
+        return super().__call__(tokens) if self.positions is None else replace(self, positions=None)(tokens)
+
+
 class KeysFromTheStream(bridge.Code().Attention):
     """Cross-attention that forgets its memory."""
 
@@ -128,6 +190,26 @@ DAMAGED = {
     "core": (bridge.Code(change_basis=other_core), ("change_basis",)),
     "biases": (bridge.Code(change_basis=query_bias_moved), ("change_basis_biases",)),
     "reparametrize": (bridge.Code(reparametrize=other_basis_returned), ("eliminate_q", "eliminate_k", "eliminate_v")),
+    "bias of an elimination": (
+        bridge.Code(reparametrize=bias_dropped),
+        ("eliminate_q_biases", "eliminate_k_biases", "eliminate_v_biases", "wide_query_biases"),
+    ),
+    "bias of a cross-elimination": (
+        bridge.Code(reparametrize_cross=cross_bias_dropped),
+        ("cross_qk_biases", "cross_qv_biases"),
+    ),
+    "biases with two bases": (bridge.Code(change_basis=query_bias_moved), ("change_bases_biases",)),
+    "reads": (bridge.Code(reads=reads_doubled), ("reads",)),
+    "a read missing": (bridge.Code(reads=reads_cut_short), ("reads",)),
+    "carried": (bridge.Code(carried=carried_doubled), ("positions",)),
+    "positions left": (bridge.Code(carried=positions_left), ("positions",)),
+    "positions forgotten": (bridge.Code(Network=PositionsForgotten), ("run_network",)),
+    "selected basis": (bridge.Code(select_columns=other_basis_selected), ("select_kv",)),
+    "columns not selected": (bridge.Code(select_columns=columns_not_selected), ("select_k",)),
+    "columns of others": (bridge.Code(select_columns=first_columns_for_the_values), ("select_k", "select_kv")),
+    "embedding": (bridge.Code(eliminate_queries=embedding_left), ("eliminate_queries",)),
+    "leaving basis": (bridge.Code(eliminate_queries=every_block_leaves_in_its_own_basis), ("eliminate_queries",)),
+    "one block twice": (bridge.Code(eliminate_queries=one_block_twice), ("eliminate_queries_biases",)),
     "rebase": (bridge.Code(rebase=output_not_moved), ("rebase",)),
     "memory": (bridge.Code(Attention=KeysFromTheStream), ("cross",)),
     "skip": (bridge.Code(Block=NoSkip), ("run_block", "run_block_both_skips")),
@@ -140,6 +222,34 @@ def test_damaged_python_is_rejected(session, name):
     reasons = session.bridges(names, code)
     assert set(reasons) == set(names)
     assert all(reasons.values())
+
+
+def in_place() -> bridge.Code:
+    """The package's constructions as they stand now, with what is planted in them."""
+    return bridge.Code(**{f.name: getattr(gauge, f.name) for f in fields(bridge.Code) if f.name in vars(gauge)})
+
+
+def printed(name: str) -> str:
+    """A bridge before Rocq sees it: what the Python makes of the symbols."""
+    try:
+        return bridge.bridge_text((name,), in_place())
+    except Exception as error:
+        return f"does not run: {error}"
+
+
+@pytest.mark.parametrize(
+    "claim", [c for c in register().values() if c.id in formal.LEMMAS and c.constructions], ids=lambda c: c.id
+)
+def test_a_claim_has_bridges_over_every_construction_that_it_names(claim):
+    """Damage inside ``gauge``, where other constructions find it, changes what the claim's bridges print."""
+    sound = {name: printed(name) for name in formal.BRIDGES[claim.id]}
+    assert not any(text.startswith("does not run") for text in sound.values())
+    for construction in claim.constructions:
+        seen = []
+        for mutant in mutants(construction):
+            with planted(mutant):
+                seen.append(any(printed(name) != text for name, text in sound.items()))
+        assert sum(seen) >= len(seen) / 4, construction  # the others change what words do not have: scales, refusals
 
 
 def test_a_rejected_bridge_makes_its_claim_red():
@@ -217,6 +327,16 @@ def test_an_accepted_control_makes_its_claim_red(session, monkeypatch):
     result = session.results({"scores-bilinear": formal.LEMMAS["scores-bilinear"]})["scores-bilinear"]
     assert result.status == "fail"
     assert "Rocq accepts this variant" in result.reason
+
+
+@pytest.mark.parametrize("text", ["", "control = []"], ids=["empty", "no table"])
+def test_without_controls_no_claim_passes(session, monkeypatch, tmp_path, text):
+    (tmp_path / "controls.toml").write_text(text)
+    monkeypatch.setattr(formal, "PROOFS", tmp_path)
+    monkeypatch.setattr(formal, "controls", formal.controls.__wrapped__)
+    result = session.results({"scores-bilinear": formal.LEMMAS["scores-bilinear"]})["scores-bilinear"]
+    assert result.status == "fail"
+    assert "has no control for this claim" in result.reason
 
 
 # -- nothing stale is shown --------------------------------------------------------------------------------------------

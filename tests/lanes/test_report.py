@@ -109,6 +109,12 @@ def test_red_and_green():
     assert report.claim_entry(report.ClaimReport(claim, {"exact": green}, [accepted]))["status"] == "fail"
 
 
+def test_what_did_not_run_is_not_a_pass():
+    claim, absent = register()["r-products"], LaneResult("not-run")
+    for lanes, status in (({}, "not-run"), ({"formal": absent}, "not-run"), ({"a": LaneResult(), "b": absent}, "pass")):
+        assert report.claim_entry(report.ClaimReport(claim, lanes, []))["status"] == status
+
+
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
     """A small package of our own in the place of the real one."""
@@ -124,7 +130,7 @@ def sources(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("file", "matters"), [
-    ("qkvtheory/gauge.py", True), ("proofs/A.v", True), ("qkvtheory/new.py", True),
+    ("qkvtheory/gauge.py", True), ("proofs/A.v", True), ("qkvtheory/new.py", True), ("proofs/controls.toml", True),
     ("qkvtheory/figures/ladder.py", False), ("qkvtheory/notes.txt", False),
 ])  # fmt: skip
 def test_the_hash_changes_when_a_source_changes(file, matters, sources):
@@ -155,11 +161,40 @@ def test_writing_is_atomic(reports, tmp_path, monkeypatch):
 def test_a_stale_result_is_called_stale(reports, tmp_path, monkeypatch, capsys):
     report.write(tmp_path / "_build/claims.json", reports, 1.0)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "sources_sha256", lambda: report.LOADED)
     cli.print_last("reparam-lemma")
-    assert "older sources" not in capsys.readouterr().out
+    assert "run the check again" not in capsys.readouterr().out
     monkeypatch.setattr(report, "sources_sha256", lambda: "another")
     cli.print_last("reparam-lemma")
-    assert "older sources" in capsys.readouterr().out
+    assert "run the check again: the sources changed since it was made" in capsys.readouterr().out
+
+
+def test_an_edit_by_hand_is_called_one(reports, tmp_path, monkeypatch, capsys):
+    target = tmp_path / "_build/claims.json"
+    report.write(target, reports, 1.0)
+    stored = json.loads(target.read_text())
+    stored["claims"][1]["lanes"]["formal"] = {"status": "pass", "comparisons": 0}
+    target.write_text(json.dumps(stored))
+    monkeypatch.chdir(tmp_path)
+    cli.print_last("reparam-lemma")
+    assert "its entries were edited after it was made" in capsys.readouterr().out
+
+
+def test_doubts(manifest, monkeypatch):
+    monkeypatch.setattr(report, "sources_sha256", lambda: report.LOADED)
+    assert report.doubts(manifest) == []
+    (line,) = report.doubts(manifest | {"claims": manifest["claims"][:2]})
+    assert "edited" in line
+    older = manifest["meta"] | {"versions": manifest["meta"]["versions"] | {"qkvtheory": "0.0"}}
+    (line,) = report.doubts(manifest | {"meta": older})
+    assert "made with qkvtheory 0.0" in line
+
+
+def test_the_manifest_carries_the_hash_of_the_sources_that_were_loaded(sources, reports):
+    """The files in place of the package have another hash: they are not what ran."""
+    assert report.sources_sha256() != report.LOADED
+    assert report.edited_since_loaded()
+    assert report.manifest(reports, 1.0)["meta"]["sources_sha256"] == report.LOADED
 
 
 def test_progress_is_told_claim_by_claim():

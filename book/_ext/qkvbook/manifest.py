@@ -11,13 +11,16 @@ import subprocess
 import sys
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
 from .build import build_of
+
+if TYPE_CHECKING:
+    from qkvtheory.claims.model import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ class Manifest:
     """
 
     def __init__(self, data: dict[str, Any], path: Path | None = None) -> None:
-        self.path = path
+        self.path, self.stored = path, data
         self.meta: dict[str, Any] = data["meta"]
         self.left_out: list[dict[str, str]] = data.get("left_out", [])
         self.claims: dict[str, dict[str, Any]] = {claim["id"]: claim for claim in data["claims"]}
@@ -44,28 +47,72 @@ class Manifest:
         return [other for other, claim in self.claims.items() if identifier in claim["uses"]]
 
     def problems(self) -> list[str]:
-        """One line for each claim that is red, uses what is not there, or has a hypothesis nobody tried to drop."""
-        return [line for claim in self.claims.values() for line in self._problems(claim)]
+        """What is wrong with the manifest in itself, and where it is not the manifest of the package that is here."""
+        return [*self.faults(), *self.strays()]
 
-    def _problems(self, claim: dict[str, Any]) -> list[str]:
-        name, controlled = claim["id"], {control["hypothesis"] for control in claim["controls"]}
-        lines = [
-            f"claim {name}: the {lane} lane fails" for lane, it in claim["lanes"].items() if it["status"] == "fail"
-        ]
+    def faults(self) -> list[str]:
+        """One line for each thing that is red, was passed without a comparison, or has not been tried at all."""
+        return [line for claim in self.claims.values() for line in self._faults(claim)]
+
+    def _faults(self, claim: dict[str, Any]) -> list[str]:
+        name = claim["id"]
+        dropped = {control["hypothesis"] for control in claim["controls"] if control["status"] == "rejected"}
+        wrong = {lane: bad(lane, result) for lane, result in claim["lanes"].items()}
+        lines = [f"claim {name}: the {lane} lane {said}" for lane, said in wrong.items() if said]
         lines += [
             f"claim {name}: the control {control['what']!r} was accepted"
             for control in claim["controls"]
             if control["status"] == "accepted"
         ]
         lines += [
-            f"claim {name}: hypothesis {h['id']} has no control"
+            f"claim {name}: hypothesis {h['id']} has no control that was rejected"
             for h in claim["hypotheses"]
-            if h["id"] not in controlled
+            if h["id"] not in dropped
         ]
         lines += [
             f"claim {name}: uses {used!r}, which is no claim" for used in claim["uses"] if used not in self.claims
         ]
+        if claim["status"] != status(claim):
+            lines.append(f"claim {name}: stored as {claim['status']!r}, but its lanes say {status(claim)!r}")
         return lines
+
+    def strays(self) -> list[str]:
+        """Where the manifest is not what a whole run of the package here would write."""
+        from qkvtheory.claims.register import register
+
+        here = register()
+        lines = [f"the manifest: {doubt}; run `make check`" for doubt in _doubts(self.stored)]
+        if [claim["id"] for claim in self.stored["claims"]] != list(here):
+            different = ", ".join(sorted(here.keys() ^ self.claims.keys())) or "their order or number"
+            lines.append(f"the manifest: its claims are not those of the register ({different}); run `make check`")
+        return lines + [
+            line for name, claim in self.claims.items() if name in here for line in _strays(claim, here[name])
+        ]
+
+
+def bad(lane: str, result: dict[str, Any]) -> str:
+    """What is wrong with a lane of a claim, if anything. The formal lane alone may be missing on a machine.
+
+    >>> bad("formal", {"status": "not-run"}), bad("exact", {"status": "pass", "comparisons": 0})
+    ('', 'passes without a comparison')
+    """
+    if result["status"] == "not-run":
+        return "" if lane == "formal" else "was not run"
+    if result["status"] != "pass":
+        return "fails"
+    return "" if result["comparisons"] > 0 else "passes without a comparison"
+
+
+def _strays(entry: dict[str, Any], claim: Claim) -> list[str]:
+    """Where an entry is not about the claim of its name."""
+    from qkvtheory.lanes.report import described, lanes_of
+
+    lines = [f"another {part}" for part, text in described(claim).items() if entry.get(part) != text]
+    if set(entry["lanes"]) != set(lanes_of(claim)):
+        lines.append(f"lanes {list(entry['lanes'])} in place of {list(lanes_of(claim))}")
+    tried = {(control["hypothesis"], control["what"]) for control in entry["controls"]}
+    lines += [f"no control {c.what!r}" for c in claim.controls if (c.hypothesis, c.what) not in tried]
+    return [f"claim {claim.id}: not as in the register: {line}" for line in lines]
 
 
 def status(claim: dict[str, Any]) -> str:
@@ -118,10 +165,8 @@ def load(app: Sphinx) -> None:
         _make(path, app)
     manifest = Manifest(json.loads(path.read_text("utf8")), path)
     build_of(app).manifest = manifest
-    for line in manifest.problems():
+    for line in manifest.problems() if app.config.qkv_check_sources else manifest.faults():
         logger.warning(line, type="qkv", subtype="claim")
-    if app.config.qkv_check_sources and manifest.meta["sources_sha256"] != _sources():
-        logger.warning("%s is stale: the sources changed since it was made; run `make check`", app.config.qkv_manifest)
 
 
 def _make(path: Path, app: Sphinx) -> None:
@@ -132,10 +177,10 @@ def _make(path: Path, app: Sphinx) -> None:
         raise ExtensionError(f"no manifest: `python -m qkvtheory check` wrote none\n{done.stdout}{done.stderr}")
 
 
-def _sources() -> str:
-    from qkvtheory.lanes.report import sources_sha256
+def _doubts(stored: dict[str, Any]) -> list[str]:
+    from qkvtheory.lanes.report import doubts
 
-    return sources_sha256()
+    return doubts(stored)
 
 
 def setup(app: Sphinx) -> None:

@@ -35,8 +35,8 @@ class PlotlyOutput:
 
 
 class WidgetOutput:
-    """A widget needs a running notebook. Ours carry their static twin as HTML, which is preferred (10 is the widget's own
-    priority in myst-nb); for any other the page says so instead of leaving a gap."""
+    """A widget needs a running notebook. Ours carry their static twin as HTML, which is preferred (the widget's own
+    priority in myst-nb is 10); for any other the page says so instead of leaving a gap."""
 
     mime_priority_overrides = (("html", "text/html", 8),)
 

@@ -37,6 +37,7 @@ def read(text: str, manifest: dict[str, Any], results: Path) -> str:
         raise KeyError(f"{first!r} is neither in the manifest nor a file of book/results/")
     return format(found, spec) if spec else number(found)
 
+
 NO_BREAK = "\u00a0"
 
 

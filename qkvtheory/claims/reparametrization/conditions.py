@@ -70,7 +70,7 @@ NOT_TWO = Claim(
     title="One basis buys one matrix",
     statement=(
         "With an invertible $\\Theta$ and equality demanded for every $g$, $\\tilde W_Q=I$ and $\\tilde W_K=I$ together are possible if and "
-        "only if $W_Q=W_K$; likewise for the other pairs. The basis has $d^2$ numbers, and each matrix needs them all."
+        "only if $W_Q=W_K$ and this matrix is invertible; likewise for the other pairs. The basis has $d^2$ numbers, and each matrix needs them all."
     ),
     hypotheses=(
         Hypothesis("H1", "every core", "the rewritten sublayer must agree for every $g$, not for one fixed $g$"),
@@ -148,10 +148,12 @@ ELIMINABLE_IFF = Claim(
     kind="condition",
     sides=in_the_span,
     controls=(
-        Control("H2", "a singular $W_Q$ and a $W_K$ outside its column space", outside_the_span),
+        Control(
+            "H2", "a $W_Q$ with $ZW_Q=0$ and a $W_K$ outside its column space, so that $ZW_K\\ne0$", outside_the_span
+        ),
         Control(
             "H1",
-            "one softmax head can do with $\\tilde W_Q=I$ for the same singular $W_Q$",
+            "one softmax head: $\\tilde W_Q=I$ is possible although $ZW_Q=0$ and $ZW_K\\ne0$",
             outside_the_span,
             witness=merged_although_singular,
         ),

@@ -17,7 +17,7 @@ from qkvtheory.claims.reparametrization.lemma import (
     moved,
     stream,
 )
-from qkvtheory.lanes.settings import square_keys
+from qkvtheory.lanes.settings import square_keys, top_k
 from qkvtheory.network import Attention, Network
 
 # -- masks, positions, biases ------------------------------------------------------------------------------------------
@@ -62,8 +62,7 @@ ANY_MASK = Claim(
     ),
     uses=("reparam-lemma",),
     sides=moved,
-    settings=has("mask"),
-    special={"numeric": moved},
+    settings=lambda s: has("mask")(s) or s.features(s).get("pattern") is top_k,
     controls=(Control("H1", "a mask computed from $X$ itself: longer tokens are hidden", masked_by_tokens), *SINGULAR),
 )
 
@@ -80,7 +79,7 @@ def position_schemes(w: Any) -> Pairs:
     tokens, P = w.matrix("T", "n", "vocab"), w.matrix("P", "n", "d")
     _, theta = stream(w)
     old, new = network_stream(w, P)(tokens), network_stream(w, P, theta)(tokens)
-    return [*moved(w), (new, old @ theta)]
+    return [(new, old @ theta), *moved(w)]
 
 
 def table_kept(w: Any) -> Pairs:

@@ -76,7 +76,7 @@ WRONG_SIDE = Control(
 )
 SINGULAR = (
     Control("H2", "a generalized inverse of a singular $\\Theta$", singular_basis),
-    Control("H2", "asking for the rewriting with a singular $\\Theta$", undeclared_basis, refused=True),
+    Control("H2", "asking for the rewriting with a singular $\\Theta$", undeclared_basis, refused="invertible"),
 )
 ADDS_INPUT = Control("H1", "a sublayer that also adds $X$ itself", moved_with_input)
 
@@ -101,6 +101,7 @@ REPARAM_LEMMA = Claim(
     ),
     uses=("three-products", "r-products"),
     sides=moved,
+    also=lambda w: moved(w, biases=True),
     constructions=("change_basis", "reads"),
     controls=(
         ADDS_INPUT,
@@ -173,6 +174,7 @@ ELIMINATE_Q = Claim(
     sources=(LEMMA, GRAEF, Source("derived", note="any number of columns in $W_K$, $W_V$")),
     uses=("reparam-lemma",),
     sides=lambda w: eliminated(w, "Q"),
+    also=lambda w: eliminated(w, "Q", biases=True),
     constructions=("reparametrize", "reads"),
     controls=(
         Control("H1", "a sublayer that also adds $X$ itself", eliminated_with_input, settings=plain_scores),
@@ -187,7 +189,7 @@ ELIMINATE_Q = Claim(
             "asking to eliminate a singular $W_Q$",
             lambda w: refused_projection(w, "Q"),
             settings=plain_scores,
-            refused=True,
+            refused="invertible",
         ),
         Control("construction", "the input $X$ kept in place of $XW_Q$", input_kept, settings=plain_scores),
     ),
@@ -206,6 +208,7 @@ ELIMINATE_K_OR_V = Claim(
     sources=(Source("paper", "karbevski2025kv", "v3 and later", note="any one of the three"), GRAEF),
     uses=("reparam-lemma",),
     sides=lambda w: [*eliminated(w, "K"), *eliminated(w, "V")],
+    also=lambda w: [*eliminated(w, "K", biases=True), *eliminated(w, "V", biases=True)],
     settings=square_keys,
     constructions=("reparametrize", "reads"),
     controls=(
@@ -221,14 +224,14 @@ ELIMINATE_K_OR_V = Claim(
             "asking to eliminate a singular $W_V$",
             lambda w: refused_projection(w, "V"),
             settings=plain_scores,
-            refused=True,
+            refused="invertible",
         ),
         Control(
             "H2",
             "asking to eliminate $W_K$ with grouped keys",
             lambda w: [(gauge.reparametrize(w.attention(), "K")[0], None)],
             settings=grouped,
-            refused=True,
+            refused="square",
         ),
     ),
 )

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from qkvtheory import gauge
-from qkvtheory.attention import Heads
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, call
 from qkvtheory.claims.reparametrization.lemma import (
     CHAPTER,
@@ -18,7 +17,6 @@ from qkvtheory.claims.reparametrization.lemma import (
     with_reads,
 )
 from qkvtheory.lanes.settings import Setting, grouped, plain_scores, square_keys
-from qkvtheory.linalg import condition
 from qkvtheory.network import Attention
 
 # -- shapes: grouped keys, columns, wide queries -----------------------------------------------------------------------
@@ -54,7 +52,7 @@ GQA_ONLY_Q = Claim(
     chapter=CHAPTER,
     title="With grouped keys only the query projection can become the identity",
     statement=(
-        "With $g<H$ key/value heads and $Hd_h=d$, no $\\Theta$ makes $W_K$ or $W_V$ the identity: they are $d\\times gd_h$ with $gd_h<d$. "
+        "With $g<H$ key/value heads, as wide as the query heads, and $Hd_h=d$, no $\\Theta$ makes $W_K$ or $W_V$ the identity: they are $d\\times gd_h$ with $gd_h<d$. "
         "Eliminating $W_Q$ works as before."
     ),
     hypotheses=(
@@ -65,6 +63,7 @@ GQA_ONLY_Q = Claim(
     uses=("reparam-lemma", "eliminate-q"),
     lanes=("symbolic", "exact", "numeric", "count"),
     sides=lambda w: eliminated(w, "Q"),
+    also=lambda w: eliminated(w, "Q", biases=True),
     special={"count": shapes_counted},
     settings=grouped,
     controls=(
@@ -79,7 +78,7 @@ GQA_ONLY_Q = Claim(
             "asking to eliminate a singular $W_Q$",
             lambda w: refused_projection(w, "Q"),
             settings=plain_scores,
-            refused=True,
+            refused="invertible",
         ),
     ),
 )
@@ -94,7 +93,7 @@ def selected(w: Any, which: str = "K") -> Pairs:
         units.append((getattr(new, f"W_{c}"), one[:, start : start + columns]))
         start += columns
     if w.lane == "numeric":  # theta is not prescribed here, so its own condition number sets the tolerance
-        w.cond = max(w.cond, condition(theta))
+        w.cond = max(w.cond, float(np.linalg.cond(theta, 1)))
     return [(call(new, x @ theta), call(a, x)), *units]
 
 
@@ -135,7 +134,7 @@ COLUMN_SELECTION = Claim(
         "Let $U$ be $s\\le d$ independent columns of the reads of one stream. With $\\Theta=[U\\mid U']$ invertible, $\\Theta^{-1}U$ is the first "
         "$s$ unit vectors: these columns become a selection of coordinates and cost no parameters. So grouped keys can be read off "
         "the first $gd_h$ coordinates, and keys and values together off $2gd_h\\le d$ of them. The saving is $sd\\le d^2$ for each free "
-        "basis; a square $W_Q$ saves the most."
+        "basis: no choice saves more than a square $W_Q$."
     ),
     hypotheses=(Hypothesis("H1", "independent columns", "the chosen columns are linearly independent"),),
     sources=(OURS,),
@@ -143,18 +142,19 @@ COLUMN_SELECTION = Claim(
     lanes=("symbolic", "exact", "numeric", "count"),
     sides=columns_in_words,
     special={
-        "exact": lambda w: selected(w, "KV" if w.setting.kv_heads < w.setting.heads else "K"),
-        "numeric": lambda w: selected(w, "KV" if 2 * w.setting.kv_heads <= w.setting.heads else "K"),
+        "exact": lambda w: [*selected(w, "K"), *selected(w, "V"), *selected(w, "KV")],
+        "numeric": lambda w: [*selected(w, "K"), *selected(w, "V"), *selected(w, "KV")],
         "count": columns_counted,
     },
     settings=grouped,
+    constructions=("select_columns", "change_basis", "reads"),
     controls=(
         Control(
             "H1",
             "the same columns for keys and for values",
             dependent_columns,
             lanes=("exact", "numeric"),
-            refused=True,
+            refused="independent columns",
         ),
     ),
 )
@@ -165,6 +165,14 @@ def wide(w: Any) -> Pairs:
     a = w.attention(W_Q=W_Q, core=wide_core(w))
     theta, new = gauge.reparametrize(a, "Q")
     return [(call(new, x @ theta), call(a, x)), (new.W_Q, w.identity("wide"))]
+
+
+def wide_with_biases(w: Any) -> Pairs:
+    x, W_Q = w.matrix("X", "n", "d"), w.full_row_rank("W_Q", "d", "wide", "H2")
+    sizes = {"b_Q": "wide", "b_K": "k", "b_V": "v", "b_O": "d"}
+    a = w.attention(W_Q=W_Q, core=wide_core(w), **{name: w.matrix(name, "1", size) for name, size in sizes.items()})
+    theta, new = gauge.reparametrize(a, "Q")
+    return [(call(new, x @ theta), call(a, x))]
 
 
 def wide_core(w: Any) -> Any:
@@ -209,7 +217,7 @@ def widths_counted(_: Any) -> Pairs:
     for d, p in ((4, 6), (8, 8), (8, 24)):
         rng = np.random.default_rng(p)
         W_Q, W_K, W_V = (rng.normal(size=(d, width)) for width in (p, d, d))
-        _, new = gauge.reparametrize(Attention(Heads(1), W_Q, W_K, W_V, np.eye(d)), "Q")
+        _, new = gauge.reparametrize(Attention(lambda q, k, v: v, W_Q, W_K, W_V, np.eye(d)), "Q")
         pairs += [(p, len(new.W_K)), (p, len(new.W_V)), (W_K.size + (p - d) * d, new.W_K.size)]
     return pairs
 
@@ -225,13 +233,14 @@ WIDE_QUERY = Claim(
         "the stream grow from $d$ to $p$."
     ),
     hypotheses=(
-        Hypothesis("H1", "wide", "$p\\ge d$"),
+        Hypothesis("H1", "wide", "$p\\ge d$ (H2 implies it; it is what fails most often)"),
         Hypothesis("H2", "full row rank", "$W_Q$ has a right inverse"),
     ),
     sources=(OURS,),
     uses=("three-products",),
     lanes=("symbolic", "exact", "numeric", "count"),
     sides=lambda w: [*wide(w), *another_right_inverse(w)],
+    also=wide_with_biases,
     special={"count": widths_counted},
     settings=lambda s: not s.biases,
     constructions=("reparametrize", "reads"),

@@ -8,35 +8,47 @@ from typing import Any
 import numpy as np
 
 from qkvtheory import gauge
-from qkvtheory.attention import Heads
+from qkvtheory.attention import Heads, causal, rational
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, call, matrices
 from qkvtheory.claims.reparametrization.lemma import (
     CHAPTER,
     OURS,
 )
+from qkvtheory.lanes import slow
 from qkvtheory.lanes.settings import FLOAT, Setting, plain_scores, square_keys
-from qkvtheory.network import Attention
+from qkvtheory.network import Attention, Network
 
 # -- two bases, one head, where theta goes -----------------------------------------------------------------------------
 
 
-def two_streams(w: Any) -> tuple[Any, Any, Attention]:
-    return w.matrix("X", "n", "d"), w.matrix("Z", "m", "z"), w.attention(memory=True)
+def two_streams(w: Any, **options: Any) -> tuple[Any, Any, Attention]:
+    return w.matrix("X", "n", "d"), w.matrix("Z", "m", "z"), w.attention(memory=True, **options)
 
 
-def cross(w: Any) -> Pairs:
-    x, memory, a = two_streams(w)
+def cross(w: Any, **options: Any) -> Pairs:
+    x, memory, a = two_streams(w, **options)
     theta, phi = w.invertible("Theta", "d", "H2"), w.invertible("Phi", "z", "H2")
     return [(call(gauge.change_basis(a, theta, phi), x @ theta, memory @ phi), call(a, x, memory))]
 
 
-def cross_both(w: Any) -> Pairs:
-    """W_Q and W_K at once: the memory as wide as the keys."""
+def cross_both(w: Any, which: str = "K", **options: Any) -> Pairs:
+    """W_Q and W_K (or W_V) at once: the memory as wide as the keys."""
     x, memory = w.matrix("X", "n", "d"), w.matrix("Z", "m", "d")
-    a = w.attention(square=True, W_Q=w.invertible("W_Q", "d", "H2"), W_K=w.invertible("W_K", "d", "H2"))
-    theta, phi, new = gauge.reparametrize_cross(a, "K")
+    other = {f"W_{which}": w.invertible(f"W_{which}", "d", "H2")}
+    a = w.attention(square=True, W_Q=w.invertible("W_Q", "d", "H2"), **other, **options)
+    theta, phi, new = gauge.reparametrize_cross(a, which)
     one = w.identity("d")
-    return [(call(new, x @ theta, memory @ phi), call(a, x, memory)), (new.W_Q, one), (new.W_K, one)]
+    pairs = [(new.W_Q, one), (getattr(new, f"W_{which}"), one)]
+    return [(call(new, x @ theta, memory @ phi), call(a, x, memory)), *pairs]
+
+
+def cross_further(w: Any) -> Pairs:
+    """The same with values in place of keys, with biases, and with a mask on the memory where there are heads."""
+    masked = {}
+    if hasattr(w.core(), "mask"):
+        masked = {"core": replace(w.core(), mask=np.tri(w.sizes["n"], w.sizes["m"], 1, dtype=bool))}
+    options = {"biases": True, **masked}
+    return [*cross(w, **options), *cross_both(w, "V"), *cross_both(w, "K", **options), *cross_both(w, "V", **options)]
 
 
 def one_stream_two_bases(w: Any) -> Pairs:
@@ -75,6 +87,7 @@ CROSS = Claim(
     sources=(OURS,),
     uses=("r-products",),
     sides=lambda w: [*cross(w), *cross_both(w)],
+    also=cross_further,
     settings=unmasked,
     constructions=("change_basis", "reparametrize_cross"),
     controls=(
@@ -84,20 +97,30 @@ CROSS = Claim(
 )
 
 
-def single_head(w: Any, **weights: Any) -> Attention:
-    if w.lane in ("symbolic", "re-evaluation"):
-        sizes = {"W_Q": ("d", "h"), "W_K": ("d", "h"), "W_V": ("d", "h"), "W_O": ("h", "d")}
-        drawn = {name: weights.get(name) for name in sizes}
-        drawn = {name: w.matrix(name, *sizes[name]) if value is None else value for name, value in drawn.items()}
-        return Attention(w.head, **drawn)
-    core = Heads(1, scale=1, pattern=w.setting.core().pattern)
-    return w.attention(core=core, **weights)
+def single_head(w: Any, **given: Any) -> Attention:
+    """One head of width d_h: in words a softmax head, in numbers ``Heads`` with the old scale, a mask and a score bias."""
+    sizes = {"W_Q": ("d", "h"), "W_K": ("d", "h"), "W_V": ("d", "h"), "W_O": ("h", "d")}
+    weights = {name: given.get(name) for name in sizes}
+    weights = {name: w.matrix(name, *sizes[name]) if value is None else value for name, value in weights.items()}
+    return Attention(given.get("core") or single_core(w), **weights, b_O=given.get("b_O"))
+
+
+def single_core(w: Any) -> Any:
+    if w.lane == "numeric":
+        n = w.sizes["n"]
+        return Heads(1, mask=causal(n), bias=np.linspace(-1, 1, n * n).reshape(n, n) ** 3, softcap=2.0)
+    return Heads(1, scale=1, pattern=rational) if w.lane == "exact" else w.head
 
 
 def merged(w: Any) -> Pairs:
     x, a = w.matrix("X", "n", "d"), single_head(w)
     new = gauge.merge_single_head(a)
     return [(call(new, x), call(a, x)), (new.W_Q, w.identity("d")), (new.W_V, w.identity("d"))]
+
+
+def merged_with_output_bias(w: Any) -> Pairs:
+    x, a = w.matrix("X", "n", "d"), single_head(w, b_O=w.matrix("b_O", "1", "d"))
+    return [(call(gauge.merge_single_head(a), x), call(a, x))]
 
 
 def merged_two_heads(w: Any) -> Pairs:
@@ -145,18 +168,19 @@ SINGLE_HEAD = Claim(
     ),
     hypotheses=(
         Hypothesis("H1", "one head", "$H=1$"),
-        Hypothesis("H2", "bare scores", "no RoPE, no QK-norm, no bias on queries or keys"),
+        Hypothesis("H2", "bare scores", "no RoPE, no QK-norm, no bias on queries, keys or values"),
     ),
     sources=(OURS,),
     uses=("scores-bilinear",),
     lanes=("symbolic", "exact", "numeric", "count"),
     sides=merged,
+    also=merged_with_output_bias,
     special={"count": merge_counted},
     settings=lambda s: plain_scores(s) and s.heads > 1,
     constructions=("merge_single_head",),
     controls=(
         Control("H1", "one merged matrix for two heads", merged_two_heads),
-        Control("H1", "asking to merge two heads", merge_refused, lanes=("exact", "numeric"), refused=True),
+        Control("H1", "asking to merge two heads", merge_refused, lanes=("exact", "numeric"), refused="one head"),
         Control("H2", "rotary positions between the two factors", merged_with_rotation),
     ),
 )
@@ -174,7 +198,27 @@ def writes(w: Any) -> Pairs:
     theta = w.invertible("Theta", "d", "H2")
     U, V = w.matrix("U_1", "n", "s"), w.matrix("U_2", "n", "s")
     A, B = w.matrix("W_1", "s", "d"), w.matrix("W_2", "s", "d")
-    return [*rebased(w), *rebased(w, biases=True), (U @ (A @ theta) + V @ (B @ theta), (U @ A + V @ B) @ theta)]
+    return [*rebased(w), (U @ (A @ theta) + V @ (B @ theta), (U @ A + V @ B) @ theta)]
+
+
+def two_blocks(w: Any) -> Pairs:
+    """A network of two blocks: the embedding takes the first basis in, each block hands on the next, none is left at the end."""
+    tokens, E, U = w.matrix("T", "n", "vocab"), w.matrix("E", "vocab", "d"), w.matrix("U", "d", "s")
+    stack = [w.block(biases=True, label=f"^{i}") for i in (1, 2)]
+    old = Network(E, stack, U, positions=w.matrix("P", "n", "d"))
+    new = gauge.eliminate_queries(old)
+    pairs = [(block.attention.W_Q, w.identity("d")) for block in new.blocks]
+    return [(call(new, tokens, name="network"), call(old, tokens, name="network")), *pairs]
+
+
+def further_blocks(w: Any) -> Pairs:
+    """With biases, through two blocks, and in numbers against the blocks written out, in each of the four topologies."""
+    pairs = [*rebased(w, biases=True), *two_blocks(w)]
+    if w.lane in ("exact", "numeric"):
+        x = w.matrix("X", "n", "d")
+        cases = [w.block(biases=True, topology=(a, m)) for a in (True, False) for m in (True, False)]
+        pairs += [(slow.block(b, x), b(x)) for b in cases]
+    return pairs
 
 
 def a_write_forgotten(w: Any) -> Pairs:
@@ -223,9 +267,10 @@ WHERE_THETA_GOES = Claim(
     uses=("reparam-lemma",),
     lanes=("symbolic", "exact", "numeric", "count"),
     sides=writes,
+    also=further_blocks,
     special={"count": theta_counted},
     settings=lambda s: not s.biases,
-    constructions=("rebase", "change_basis", "reads", "carried"),
+    constructions=("rebase", "change_basis", "reads", "carried", "eliminate_queries"),
     controls=(
         Control("H1", "one write ($W_O$) forgotten", a_write_forgotten),
         Control("H1", "a skip around the MLP, so the old basis gets through", a_skip_in_the_way),
@@ -233,7 +278,7 @@ WHERE_THETA_GOES = Claim(
             "H2",
             "asking for a singular basis",
             lambda w: [(gauge.rebase(w.block(), w.singular("Theta", "d")[0], w.identity("d")), None)],
-            refused=True,
+            refused="invertible",
         ),
     ),
 )
@@ -268,6 +313,12 @@ def stream_moves_too(w: Any) -> Pairs:
     return [(scores(E + E, K + K), scores(E, K) + scores(E, K))]
 
 
+def normed_keys(w: Any) -> Pairs:
+    x, K, L = w.matrix("X", "n", "d"), w.matrix("W_K", "d", "d"), w.matrix("L", "d", "d")
+    norm = w.function("N")
+    return [(x @ norm(x @ (K + L)).mT, x @ norm(x @ K).mT + x @ norm(x @ L).mT)]
+
+
 ONE_MATRIX = Claim(
     id="logits-one-matrix",
     rank="remark",
@@ -280,6 +331,7 @@ ONE_MATRIX = Claim(
     hypotheses=(
         Hypothesis("H1", "the query projection is eliminated", "$W_Q$ is invertible and the stream is $XW_Q$"),
         Hypothesis("H2", "a given stream", "the stream is held fixed; it depends on the weights of earlier layers"),
+        Hypothesis("H3", "bare scores", "no RoPE, no QK-norm, no soft-capping, no bias on queries or keys"),
     ),
     sources=(
         Source(
@@ -293,5 +345,6 @@ ONE_MATRIX = Claim(
     controls=(
         Control("H1", "before the elimination: scores are not linear in $(W_Q,W_K)$", bilinear_before),
         Control("H2", "linearity claimed in all weights, the embedding included", stream_moves_too),
+        Control("H3", "a norm on the keys", normed_keys),
     ),
 )

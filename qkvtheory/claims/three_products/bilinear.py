@@ -89,7 +89,7 @@ SCORES_BILINEAR = Claim(
     title="What the scores depend on",
     statement=(
         "Without rotary positions the scores of head $h$ are $\\alpha XM_hX^{\\top}+B$ with $M_h=W_Q^hW_K^{h\\top}$; with RoPE they are "
-        "$S_{ij}=\\alpha\\,x_iW_Q^hR_{i-j}W_K^{h\\top}x_j^{\\top}$. So the weights enter the scores only through $M_h$, or through the "
+        "$S_{ij}=\\alpha\\,x_iW_Q^hR_{i-j}W_K^{h\\top}x_j^{\\top}+B_{ij}$. So the weights enter the scores only through $M_h$, or through the "
         "family $W_Q^hR_tW_K^{h\\top}$. The symbolic lane checks the first half; the others check both, with rotations written out."
     ),
     hypotheses=(
@@ -157,7 +157,7 @@ VALUE_PATH = Claim(
     ),
     hypotheses=(
         Hypothesis(
-            "H1", "own map", "every $N_h$ is applied with the map $A_h$ of its own head, and values have no bias"
+            "H1", "own map", "every $N_h$ is applied with the map $A_h$ of its own head; values and output have no bias"
         ),
     ),
     sources=(ELHAGE,),

@@ -64,8 +64,9 @@ THREE_PRODUCTS = Claim(
     title="Attention is a function of $XW_Q$, $XW_K$, $XW_V$",
     statement=(
         "There is a function $g$, independent of $W_Q$, $W_K$, $W_V$, such that the attention sublayer is "
-        "$g(XW_Q,\\,XW_K,\\,XW_V)\\,W_O$. Heads, masks, rotary positions, biases, QK-norm, softmax, soft-capping and dropout "
-        "masks are all inside $g$. So a change $Z$ of the tokens that all three projections send to zero cannot be seen."
+        "$g(XW_Q,\\,XW_K,\\,XW_V)\\,W_O$, plus $b_O$ if there is one. Heads, masks, rotary positions, the other biases, QK-norm, "
+        "softmax, soft-capping and dropout masks are all inside $g$. So a change $Z$ of the tokens that all three projections "
+        "send to zero cannot be seen."
     ),
     hypotheses=(
         Hypothesis(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from fractions import Fraction
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from qkvtheory.attention import Heads, base_two, causal, softmax
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, call
 from qkvtheory.claims.three_products.reads import CHAPTER, OURS
 from qkvtheory.lanes.settings import plain_scores, square_keys, without_rotation
+from qkvtheory.linalg import rank
+from qkvtheory.network import Attention
 from qkvtheory.patterns import head_for
 
 FOLKLORE = Source("derived", note="folklore; the wording is ours")
@@ -39,8 +42,9 @@ def row_constants(w: Any) -> Pairs:
 def row_constants_in_floats(w: Any) -> Pairs:
     """The package's own softmax, and the converse: scores with the same softmax differ by row constants."""
     s, moved = shifted(w)
-    gap = moved - np.log(w.softmax(s))
-    return [(w.softmax(moved), w.softmax(s)), (gap, gap[:, :1] @ w.ones("n").mT)]
+    other = np.log(w.softmax(s))  # another score matrix with the same softmax
+    gap = moved - other
+    return [(w.softmax(moved), w.softmax(s)), (w.softmax(other), w.softmax(s)), (gap, gap[:, :1] @ w.ones("n").mT)]
 
 
 def column_constants(w: Any) -> Pairs:
@@ -68,7 +72,7 @@ ROW_CONSTANTS = Claim(
         "matrices with the same softmax differ by such an $r\\mathbf1^{\\top}$ (checked in the numeric lane, proved in the formal one)."
     ),
     hypotheses=(
-        Hypothesis("H1", "exponential", "the row pattern is built from an exponential: $e^{s+t}=e^se^t$"),
+        Hypothesis("H1", "exponential", "the row pattern is built from an exponential: positive, and $e^{s+t}=e^se^t$"),
         Hypothesis("H2", "constant along rows", "what is added is the same in every column of a row"),
     ),
     sources=(FOLKLORE,),
@@ -100,7 +104,17 @@ def key_bias(w: Any) -> Pairs:
 
 def key_bias_in_floats(w: Any) -> Pairs:
     a, x = w.attention(biases=True), w.matrix("X", "n", "d")
-    return [(call(a, x), call(replace(a, b_K=None), x))]
+    return [(call(a, x), call(replace(a, b_K=None), x)), *query_bias_per_key(a, x)]
+
+
+def query_bias_per_key(a: Attention, x: Any) -> Pairs:
+    """On the scores of the real core: what b_Q adds is the same in every row, alpha b_Q^h k_j^T."""
+    core, k = cast(Heads, a.core), x @ a.W_K
+    added = core.scores(x @ a.W_Q + a.b_Q, k) - core.scores(x @ a.W_Q, k)
+    width = a.W_Q.shape[1] // core.heads
+    keys = np.repeat(k.reshape(len(x), core.kv_heads, width), core.heads // core.kv_heads, axis=1)
+    per_key = np.einsum("hc,jhc->hj", a.b_Q.reshape(core.heads, width), keys) * width**-0.5
+    return [(added, np.broadcast_to(per_key[:, None], added.shape))]
 
 
 def rotated_keys(w: Any) -> Pairs:
@@ -268,19 +282,42 @@ def masked_map(w: Any) -> Pairs:
     return [(single_map(w, x @ W_Q, x @ W_K, causal(w.sizes["n"])), A)]
 
 
+def ranks_counted(_: Any) -> Pairs:
+    """The rank of (log A) C for generic A is n - 1; for the map of a head of width w it is at most w, and w for a generic head."""
+    pairs, rng = [], np.random.default_rng(0)
+    for n in (3, 4, 5):
+        centering = np.eye(n, dtype=int).astype(object) - np.full((n, n), Fraction(1, n), dtype=object)
+        logs = fractions(rng, n, n)
+        pairs.append((n - 1, rank(logs @ centering)))
+        for width in range(1, n - 1):
+            row_constants = fractions(rng, n, 1) @ np.full((1, n), Fraction(1), dtype=object)
+            log_map = fractions(rng, n, width) @ fractions(rng, width, n) + row_constants
+            pairs.append((width, rank(log_map @ centering)))
+    return pairs
+
+
+def fractions(rng: np.random.Generator, rows: int, cols: int) -> Any:
+    return np.array([[Fraction(int(x)) for x in row] for row in rng.integers(-9, 10, (rows, cols))], dtype=object)
+
+
 PATTERN_RANK = Claim(
     id="pattern-rank-threshold",
     rank="remark",
     chapter=CHAPTER,
     title="Which attention maps one head can produce",
     statement=(
-        "If $d_h\\ge n-1$, every entrywise positive row-stochastic $A$ is the map of some head. If $d_h\\le n-2$, a generic one is not: "
-        "the condition is $\\operatorname{rank}\\big((\\log A)C\\big)\\le d_h$, with $C$ the centering matrix."
+        "(a) A head of width $d_h\\ge n-1$ can have any entrywise positive row-stochastic $A$ as its map. (b) In general $A$ is the map of "
+        "a head of width $d_h$ if and only if $\\operatorname{rank}\\big((\\log A)C\\big)\\le d_h$, with $C$ the centering matrix; for a generic "
+        "$A$ that rank is $n-1$. The lanes check (a), and the ranks in (b); the argument for (b) is on the page."
     ),
     hypotheses=(
         Hypothesis("H1", "independent tokens", "the rows of $X$ are linearly independent, so $n\\le d$"),
-        Hypothesis("H2", "no mask", "every token may attend to every token"),
-        Hypothesis("H3", "wide head", "the head is at least $n-1$ wide"),
+        Hypothesis(
+            "H2",
+            "no mask, bare scores",
+            "every token may attend to every token, and the scores are $\\alpha qk^{\\top}$: no norm, no cap",
+        ),
+        Hypothesis("H3", "wide head", "for (a): the head is at least $n-1$ wide"),
     ),
     sources=(
         Source(
@@ -293,13 +330,20 @@ PATTERN_RANK = Claim(
     ),
     uses=("row-constants-invisible", "scores-bilinear"),
     kind="condition",
+    lanes=("symbolic", "exact", "numeric", "count"),
     sides=realized,
-    special={"exact": realized_in_numbers, "numeric": realized_in_numbers},
+    special={"exact": realized_in_numbers, "numeric": realized_in_numbers, "count": ranks_counted},
     settings=lambda s: plain_scores(s) and s.n <= s.d,
     controls=(
         Control("H1", "the first token twice: two rows of the map must agree", repeated_token, lanes=("numeric",)),
         Control("H2", "a causal mask on the same head", masked_map, lanes=("exact", "numeric")),
         Control("H3", "the best head of width $n-2$", narrower_head, lanes=("numeric",)),
-        Control("H3", "asking for a head of width $n-2$", refused_head, lanes=("exact", "numeric"), refused=True),
+        Control(
+            "H3",
+            "asking for a head of width $n-2$",
+            refused_head,
+            lanes=("exact", "numeric"),
+            refused="head width at least n - 1",
+        ),
     ),
 )
