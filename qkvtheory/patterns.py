@@ -21,17 +21,18 @@ def head_for(log_map: Any, x: Any, head_width: int) -> tuple[Any, Any]:
     (2, 1)
     """
     n = len(log_map)
-    if head_width < n - 1:
+    if head_width < max(n - 1, 1):
         raise HypothesisError(
             "head width at least n - 1", f"{n} tokens in general need a head of width {n - 1}, not {head_width}"
         )
     back = right_inverse(x, "the tokens x")
     one = identity(n, log_map)
-    queries, keys = (log_map - log_map[:, -1:])[:, :-1], one[:, :-1]
-    return back @ padded(queries, head_width), back @ padded(keys, head_width)
+    queries, keys = log_map - log_map[:, -1:], one
+    return back @ resized(queries, head_width), back @ resized(keys, head_width)
 
 
-def padded(columns: Any, width: int) -> Any:
-    """``columns`` with columns of zeros added up to ``width``."""
+def resized(columns: Any, width: int) -> Any:
+    """The first n - 1 of n columns, and columns of zeros up to ``width``."""
     zero = columns[:, :1] * 0
-    return concat([columns, *[zero] * (width - columns.shape[1])])
+    kept = columns.shape[1] - 1
+    return concat([columns[:, :kept], *[zero] * (width - kept)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qkvtheory import Heads, HypothesisError
 from qkvtheory.attention import base_two
-from qkvtheory.patterns import head_for, padded
+from qkvtheory.patterns import head_for, resized
 
 
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 2), st.integers(0, 99))
@@ -43,5 +43,5 @@ def test_refusals():
     assert refusal.value.hypothesis == "full row rank"
 
 
-def test_padded():
-    assert padded(np.ones((2, 1)), 3).tolist() == [[1, 0, 0], [1, 0, 0]]
+def test_resized():
+    assert resized(np.ones((2, 2)), 3).tolist() == [[1, 0, 0], [1, 0, 0]]

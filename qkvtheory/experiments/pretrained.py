@@ -210,16 +210,17 @@ def measure() -> dict[str, Any]:
         ),
         "setting": {"tokens": len(ids), "slack": SLACK}
         | {"width": encoder.config["hidden_size"], "heads": encoder.config["num_attention_heads"]},
-        "summary": summary([matrix for layer in layers for matrix in layer.values()])
-        | {which: extremes([layer[which] for layer in layers], ("bias", "bias_dropped")) for which in "QKV"},
+        "summary": summary(layers),
         "layers": layers,
     }
 
 
-def summary(matrices: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """The extremes over all layers and projections."""
+def summary(layers: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """The extremes over all layers and projections, and those of the biases for each projection."""
+    matrices = [matrix for layer in layers for matrix in layer.values()]
     names = ("cond", "float64", "float32", "float64_per_eps_cond", "float32_per_eps_cond", "forgotten")
-    return {"matrices": len(matrices)} | extremes(matrices, names)
+    biases = {which: extremes([layer[which] for layer in layers], ("bias", "bias_dropped")) for which in "QKV"}
+    return {"matrices": len(matrices)} | extremes(matrices, names) | biases
 
 
 def extremes(matrices: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_the_stored_run_holds_together():
     data = stored("pretrained")
     matrices = [m for layer in data["layers"] for m in layer.values()]
     assert len(matrices) == data["summary"]["matrices"] == 18
-    assert data["summary"] == pretrained.summary(matrices)
+    assert data["summary"] == pretrained.summary(data["layers"])
     for m in matrices:
         assert m["cond"] <= m["cond1"] * 384**0.5 and m["cond1"] <= m["cond"] * 384
         assert m["float64"] <= m["float64_tolerance"] and m["float32"] <= m["float32_tolerance"]
