@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from types import SimpleNamespace
 from typing import Any
 
 from qkvtheory import gauge, network
-from qkvtheory.words import Letter, Scalar, Word, identity, opaque, symbol
+from qkvtheory.lanes.columns import Columns
+from qkvtheory.lanes.rocq import atom, rocq
+from qkvtheory.words import Word, identity, opaque, symbol
 
 HEADER = """(* Generated from qkvtheory.network and qkvtheory.gauge. *)
 From mathcomp Require Import all_ssreflect all_algebra.
@@ -41,55 +41,6 @@ class Code:
     merge_single_head: Any = gauge.merge_single_head
     rebase: Any = gauge.rebase
     eliminate_queries: Any = gauge.eliminate_queries
-
-
-# -- words as Rocq terms -----------------------------------------------------------------------------------------------
-
-
-def rocq(word: Word, names: Mapping[str, str]) -> str:
-    """A word as a MathComp term. ``names`` says what each letter is called there; an unknown letter is a KeyError.
-
-    >>> X, W = symbol("X", "n", "d"), symbol("W", "d", "d", invertible=True)
-    >>> rocq(X @ W.inverse() + X, {"X": "X", "W": "W_Q a"})
-    'X + X *m invmx (W_Q a)'
-    """
-    text = ""
-    for letters, k in sorted(word.terms, key=reading_order):
-        product = " *m ".join(factor(letter, names) for letter in letters) or "1%:M"
-        text += (" - " if k < 0 else " + ") if text else "- " if k < 0 else ""
-        text += scaled(product, k)
-    return text or "0"
-
-
-def reading_order(term: tuple[tuple[Letter, ...], Scalar]) -> tuple[bool, int, int, str]:
-    """Inputs before what is computed from them, biases last, oldest first: the order of the definitions."""
-    letters, _ = term
-    if letters and letters[0].name == "ones":
-        return True, 0, -len(letters), str(letters)
-    return False, depth(letters), len(letters), str(letters)
-
-
-def depth(letters: tuple[Letter, ...]) -> int:
-    return max((1 + depth(word) for a in letters for x in a.args for word, _ in x.terms), default=0)
-
-
-def scaled(product: str, k: Scalar) -> str:
-    if Fraction(k).denominator != 1:
-        raise ValueError(f"the coefficient {k} is not an integer: the proofs hold over any commutative ring")
-    return product if abs(k) == 1 else f"({product}) *+ {abs(int(k))}"
-
-
-def factor(letter: Letter, names: Mapping[str, str]) -> str:
-    right = letter.inverted and "full row rank" in letter.facts
-    text = names[letter.name + "^R" if right else letter.name]
-    text = " ".join([text, *(atom(rocq(argument, names)) for argument in letter.args)])
-    if letter.inverted and not right:
-        text = f"invmx {atom(text)}"
-    return f"{atom(text)}^T" if letter.transposed else text
-
-
-def atom(text: str) -> str:
-    return f"({text})" if " " in text else text
 
 
 # -- the layers of the statements --------------------------------------------------------------------------------------
@@ -244,52 +195,6 @@ def bridge_eliminate_biases(which: str) -> Callable[[Code], str]:
 def bridge_cross_biases(which: str) -> Callable[[Code], str]:
     name = f"cross_q{which.lower()}_biases"
     return bridge_biases(name, lambda code, a: code.reparametrize_cross(a, which)[-1], square=f"Q{which}", memory="z")
-
-
-class Columns(Word):
-    """A word whose columns can be counted, picked and set side by side, as ``select_columns`` does through the array
-    API. Here the sizes are numbers; the printed lemma is for all sizes.
-    """
-
-    dtype = "word"
-
-    def __init__(self, name: str, rows: Any, cols: Any):
-        super().__init__(rows, cols, symbol(name, rows, cols, invertible=rows == cols).terms)
-        self.name = name
-
-    def __getitem__(self, key: tuple[slice, slice]) -> Columns:
-        start, stop, _ = key[1].indices(int(self.cols))
-        return Columns(f"{self.name}[{start}:{stop}]", self.rows, stop - start)
-
-    def __array_namespace__(self, **_: Any) -> Any:
-        return SideBySide
-
-    @staticmethod
-    def identity(size: Any) -> Columns:
-        return Columns("I", size, size)
-
-
-class SideBySide:
-    """As much of the array API as it takes to complete independent columns to a basis."""
-
-    float64 = None
-
-    @staticmethod
-    def astype(a: Columns, _: Any) -> Columns:
-        return a
-
-    @staticmethod
-    def concat(parts: list[Columns], axis: int) -> Columns:
-        return Columns(" | ".join(part.name for part in parts), parts[0].rows, sum(int(part.cols) for part in parts))
-
-    class linalg:
-        @staticmethod
-        def svdvals(_: Columns) -> tuple[float]:
-            return (1.0,)
-
-        @staticmethod
-        def qr(a: Columns, mode: str) -> Any:
-            return SimpleNamespace(Q=Columns("U", a.rows, a.rows))
 
 
 UNITS = "lsubmx (1%:M : 'M_(s + u + t))"
