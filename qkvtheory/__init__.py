@@ -19,7 +19,7 @@ from qkvtheory.gauge import change_basis, rebase, reparametrize
 from qkvtheory.linalg import ConditionWarning, HypothesisError, condition, inverse, right_inverse
 from qkvtheory.network import MLP, Attention, Block, Network
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 __all__ = [
     "MLP",
     "Attention",
