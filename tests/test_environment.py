@@ -13,6 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 UV = Path(sys.executable).with_name("uv")
@@ -131,10 +132,11 @@ def test_npm_files_agree():
 
 
 def test_one_version_everywhere():
-    version = PROJECT["version"]
-    assert NPM["version"] == version
-    assert str(yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"]) == version
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    version = Version(PROJECT["version"])
+    assert NPM["version"] == version.base_version
+    assert str(yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"]) == str(version)
+    heading = "Unreleased" if version.is_prerelease else str(version)
+    assert f"## [{heading}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_licenses_are_there_in_full():
