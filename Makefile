@@ -58,8 +58,10 @@ check:  ## run the checks now, whether or not anything changed
 	@$(MAKE) --no-print-directory $(VERDICT)
 	@exit $$(cat $(VERDICT))
 
-serve: $(BOOK_READY)  ## show the built book at http://127.0.0.1:8000
+serve: $(BOOK_READY)  ## show the built book at http://127.0.0.1:8000 (PORT=8001 for another)
 	@test -f _build/html/index.html || { echo "There is no book yet: run make book first."; exit 1; }
+	@$(PY) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null || { \
+		echo "Port $(PORT) is in use. Try: make serve PORT=$$(($(PORT) + 1))"; exit 1; }
 	$(SAY) "http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 

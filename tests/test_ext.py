@@ -347,6 +347,19 @@ def test_a_good_book_builds_without_a_word(tmp_path: Path) -> None:
     assert '<a href="one.html#first"' in (out / "all.html").read_text("utf8")
 
 
+def test_tables_of_checks_and_controls(tmp_path: Path) -> None:
+    """A proof assistant measures no error; the result of a control stands second; a wrong construction is called so."""
+    wrong = {**SINGULAR, "hypothesis": "construction", "what": "a wrong way", "reason": ""}
+    data = claim(lanes={"numeric": LANE, "formal": LANE}, controls=[{**SINGULAR, "reason": ""}, wrong])
+    _, out = build(tmp_path, {"one": f"{PAGE}\n```{{break-it}} first\n```\n"}, manifest(data))
+    text = re.sub(r"<[^>]+>", " ", (out / "one.html").read_text("utf8").replace("</td>", "|"))
+    rows = re.sub(r"\s+", " ", text.replace("|", " | "))
+    assert re.search(r"floating point ✓ pass \| 3 \| 1e-13 \| 1e-10 \|", rows)
+    assert re.search(r"proof assistant ✓ pass \| – \| – \| – \|", rows)
+    assert re.search(r"H1 \| ✓ rejected \| a singular basis \| 0.9 \| numeric \|", rows)
+    assert re.search(r"none \(wrong construction\) \| ✓ rejected \| a wrong way \|", rows)
+
+
 @pytest.mark.parametrize(
     ("page", "data", "said"),
     [

@@ -13,13 +13,16 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) =>
   if (!localStorage.getItem("theme")) root.dataset.theme = event.matches ? "dark" : "light";
 });
 
-// Boxes that overflow can be scrolled with the arrow keys.
+// Boxes that overflow can be scrolled with the arrow keys, and fade where there is more to see.
+const showMore = (box) => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
 function focusOverflowing() {
-  for (const box of document.querySelectorAll(".scroll, pre")) {
+  for (const box of document.querySelectorAll(".scroll, pre, .math.wide")) {
     if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
+    showMore(box);
   }
 }
+addEventListener("scroll", ({ target }) => { if (target.matches?.(".scroll, pre, .math.wide")) showMore(target); }, { capture: true, passive: true });
 addEventListener("resize", focusOverflowing);
 addEventListener("toggle", focusOverflowing, true);
 focusOverflowing();

@@ -19,7 +19,7 @@ LOOK = {  # color, plotly marker, matplotlib marker
     "forgotten": ("fail", "x-thin", "x"),
     "bug": ("fail", "diamond-open", "d"),
 }
-NAMES = {"forgotten": "inverse forgotten", "bug": "a bug of 0.1 %"}
+NAMES = {"forgotten": "inverse<br>forgotten", "bug": "0.1 % bug"}
 X_LABEL, Y_LABEL = "condition number of the inverted matrix", "relative error"
 X_RANGE, Y_RANGE = (-0.4, 12.4), (-16.6, 3.9)
 
@@ -72,8 +72,8 @@ def interactive(data: Mapping[str, Any]) -> dict[str, Any]:
         "line": {"color": BOTH["pass"], "width": 1}, "hoverinfo": "skip", "name": "the numeric check accepts",
     }  # fmt: skip
     axes = log_axis(X_LABEL, *X_RANGE, 2), log_axis(Y_LABEL, *Y_RANGE, 4)
-    names = [label(text, log10(x), log10(y), side) for text, x, y, _, side in labels(data)]
-    return {"data": [shaded, *predictions, *lines], "layout": layout(*axes, annotations=names)}
+    names = [label(text, log10(x), log10(y), side, yanchor=rise) for text, x, y, _, side, rise in labels(data)]
+    return {"data": [shaded, *predictions, *lines], "layout": layout(*axes, right=58, annotations=names)}
 
 
 def dotted(x: Sequence[float], y: Sequence[float], color: str) -> dict[str, Any]:
@@ -87,13 +87,14 @@ def trace(name: str, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     color, symbol, _ = LOOK[name]
     mode = "lines+markers" if name in NAMES else "markers"
     ratio = "" if name in NAMES else "<br>error / (eps × cond) %{customdata:.2g}"
+    told = NAMES.get(name, name).replace("<br>", " ")
     return {
-        "type": "scatter", "mode": mode, "name": NAMES.get(name, name),
+        "type": "scatter", "mode": mode, "name": told,
         "x": [row["cond"] for row in rows], "y": [row["error"] for row in rows],
         "customdata": [row["per_eps_cond"] for row in rows],
         "marker": {"symbol": symbol, "size": 8, "color": BOTH[color], "line": {"color": BOTH[color], "width": 1.5}},
         "line": {"color": BOTH[color], "width": 1, "dash": "dash"},
-        "hovertemplate": f"{NAMES.get(name, name)}<br>cond %{{x:.1e}}<br>error %{{y:.1e}}{ratio}<extra></extra>",
+        "hovertemplate": f"{told}<br>cond %{{x:.1e}}<br>error %{{y:.1e}}{ratio}<extra></extra>",
     }  # fmt: skip
 
 
@@ -108,8 +109,9 @@ def still(data: Mapping[str, Any], theme: str) -> str:
             axes.plot(*points(rows), marker=marker, ms=4.5, color=color[tint], **hollow, **style)
             if name in data["dtypes"]:
                 axes.plot(*prediction(data, name), color=color[tint], ls=":", lw=1.2)
-        for text, x, y, tint, side in labels(data):
-            axes.text(x, y, text.replace("<br>", "\n"), color=color[tint], ha=side, va="center")
+        for text, x, y, tint, side, rise in labels(data):
+            height = rise.replace("middle", "center")  # plotly's word and matplotlib's
+            axes.text(x, y, text.replace("<br>", "\n"), color=color[tint], ha=side, va=height)
         axes.set(xscale="log", yscale="log", xlabel=X_LABEL, ylabel=Y_LABEL)
         axes.set(xlim=[10.0**x for x in X_RANGE], ylim=[10.0**y for y in Y_RANGE])
         axes.set_xticks([10.0**x for x in range(0, 13, 2)])
@@ -117,18 +119,20 @@ def still(data: Mapping[str, Any], theme: str) -> str:
         return to_svg(figure, theme)
 
 
-PLACES = {  # where a line's name stands, in data coordinates, and which of its sides
-    "float64": (2e12, 1e-9, "right"), "float32": (3e4, 3e-6, "left"), "bfloat16": (1.5e4, 200.0, "right"),
-    "forgotten": (2e12, 0.2, "right"), "bug": (2e12, 1.2e-3, "right"),
-}  # fmt: skip
+# A line's name stands at its right end: beside its last point, or over or under it where two lines end close together.
+RISE = {"float64": "top", "float32": "middle", "bfloat16": "bottom", "forgotten": "middle", "bug": "bottom"}
+GAP = 10**0.35
 
 
-def labels(data: Mapping[str, Any]) -> list[tuple[str, float, float, str, str]]:
-    """All words inside the chart: text, place, color, and which side of the text stands at the place."""
-    drawn = [name for name in PLACES if name in NAMES or name in data["dtypes"]]
-    lines = [(NAMES.get(name, name), *PLACES[name][:2], LOOK[name][0], PLACES[name][2]) for name in drawn]
-    zone_name = ("the numeric<br>check accepts", 1.1, 6e-10, "pass", "left")
-    return [*lines, zone_name, ("dotted: c × eps × cond", 2e12, 1e-12, "muted", "right")]
+def labels(data: Mapping[str, Any]) -> list[tuple[str, float, float, str, str, str]]:
+    """All words inside the chart: text, place, color, and which side and height of the text stand at the place."""
+    ends = {name: rows[-1] for name, rows in series(data).items()}
+    lines = [
+        (NAMES.get(name, name), GAP * end["cond"], end["error"], LOOK[name][0], "left", RISE[name])
+        for name, end in ends.items()
+    ]
+    zone_name = ("the numeric<br>check accepts", 1.1, 1e-9, "pass", "left", "middle")
+    return [*lines, zone_name, ("dotted: c × eps × cond", 2e12, 1e-14, "muted", "right", "middle")]
 
 
 def points(rows: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:

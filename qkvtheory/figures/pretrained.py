@@ -6,16 +6,17 @@ All functions take the stored result of ``qkvtheory.experiments.pretrained``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import log10
 from typing import Any
 
 from qkvtheory.figures.style import BOTH, canvas, label, layout, spoken, to_svg
 
 LETTERS = {"Q": ("q", "circle", "o", -0.2), "K": ("k", "square", "s", 0.0), "V": ("v", "triangle-up", "^", 0.2)}
 DTYPES = ("float64", "float32")
-COND_RANGE, ERROR_RANGE = (3, 5), (-14, -1)
-NAMES_AT = {"float64": -10.0, "float32": -7.2}  # heights of their names: above and below, as powers of ten
-BARS = "bars: eps × cond"
-LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
+COND_RANGE, ERROR_RANGE = (2.8, 5.2), (-14.5, -1.5)  # powers of ten
+ERROR_TICKS = range(-12, 0, 3)
+BARS = "eps × cond"
+LEGEND = {"orientation": "h", "xref": "container", "yref": "container", "x": 0, "y": 0, "yanchor": "bottom"}
 COND_LABEL, ERROR_LABEL = "condition number", "relative error"
 
 
@@ -32,6 +33,11 @@ def predicted(data: Mapping[str, Any], letter: str, dtype: str) -> list[float]:
 def places(data: Mapping[str, Any], letter: str) -> list[float]:
     """Layers are counted from 1; Q, K and V stand side by side."""
     return [layer + LETTERS[letter][3] for layer in range(1, len(data["layers"]) + 1)]
+
+
+def name_height(data: Mapping[str, Any], dtype: str) -> float:
+    """Where a precision's name stands, as a power of ten: in the middle of the last layer's errors."""
+    return sum(log10(data["layers"][-1][letter][dtype]) for letter in LETTERS) / len(LETTERS)
 
 
 def alt(data: Mapping[str, Any]) -> str:
@@ -58,11 +64,9 @@ def interactive(data: Mapping[str, Any]) -> dict[str, Any]:
     above = {**shared, "title": cond, "domain": [0.64, 1], "range": list(COND_RANGE), "dtick": 1}
     ends = [0.5, len(data["layers"]) + 0.5]
     x = {"title": layer, "dtick": 1, "range": ends, "anchor": "y2", "zeroline": False, "automargin": True}
-    at = {"xref": "paper", "yref": "y2"}
-    names = [label(dtype, 1, height, "right", **at) for dtype, height in NAMES_AT.items()]
-    names.append(label(BARS, 0, NAMES_AT["float64"], **at))
+    names = [label(dtype, 1.01, name_height(data, dtype), xref="paper", yref="y2") for dtype in DTYPES]
     more = {"yaxis2": below, "annotations": names, "showlegend": True, "legend": LEGEND}
-    return {"data": list(traces(data)), "layout": layout(x, above, **more)}
+    return {"data": list(traces(data)), "layout": layout(x, above, right=54, **more)}
 
 
 def traces(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -83,28 +87,27 @@ def traces(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
             bar = {"symbol": "line-ew", "size": 12, "line": {"color": BOTH["muted"], "width": 2}}
             yield {
-                **common, "y": predicted(data, letter, dtype), "yaxis": "y2", "name": "eps × cond", "marker": bar,
-                "legendgroup": "bar", "showlegend": False, "customdata": layers,
-                "hovertemplate": f"{hover}{dtype}: eps × cond %{{y:.1e}}<extra></extra>",
+                **common, "y": predicted(data, letter, dtype), "yaxis": "y2", "name": BARS, "marker": bar,
+                "legendgroup": "bar", "showlegend": (letter, dtype) == ("V", DTYPES[-1]), "customdata": layers,
+                "hovertemplate": f"{hover}{dtype}: {BARS} %{{y:.1e}}<extra></extra>",
             }  # fmt: skip
 
 
 def still(data: Mapping[str, Any], theme: str) -> str:
     """The chart as SVG text."""
-    with canvas(theme, height=4.8, nrows=2, sharex=True, height_ratios=(2, 3)) as (figure, (above, below), color):
+    with canvas(theme, height=5.4, nrows=2, sharex=True, height_ratios=(2, 3)) as (figure, (above, below), color):
         for letter, (tint, _, marker, _) in LETTERS.items():
             look = {"ls": "none", "marker": marker, "ms": 5, "color": color[tint]}
             above.plot(places(data, letter), column(data, letter, "cond"), label=f"$W_{letter}$", **look)
             for dtype in DTYPES:
                 below.plot(places(data, letter), column(data, letter, dtype), **look)
                 bars = {"ls": "none", "marker": "_", "ms": 8, "mew": 1.5, "color": color["muted"]}
-                below.plot(places(data, letter), predicted(data, letter, dtype), **bars)
+                drawn = below.plot(places(data, letter), predicted(data, letter, dtype), **bars)
         above.set(yscale="log", ylabel=COND_LABEL, ylim=[10.0**e for e in COND_RANGE])
         below.set(yscale="log", ylabel=ERROR_LABEL, ylim=[10.0**e for e in ERROR_RANGE], xlabel="layer")
-        below.set_yticks([10.0**e for e in range(ERROR_RANGE[0], ERROR_RANGE[1] + 1, 3)])
-        above.legend(loc="lower left", bbox_to_anchor=(0, 0.98), ncols=3, handletextpad=0.1, borderpad=0)
-        right = len(data["layers"]) + 0.45
-        for dtype, height in NAMES_AT.items():
-            below.text(right, 10.0**height, dtype, ha="right", va="center")
-        below.text(0.6, 10.0 ** NAMES_AT["float64"], BARS, color=color["muted"], va="center")
+        below.set_yticks([10.0**e for e in ERROR_TICKS])
+        drawn[0].set_label(BARS)
+        figure.legend(loc="outside lower center", ncols=4, handletextpad=0.1, borderpad=0.4)
+        for dtype in DTYPES:
+            below.text(len(data["layers"]) + 0.5, 10.0 ** name_height(data, dtype), dtype, va="center")
         return to_svg(figure, theme)

@@ -91,9 +91,16 @@ def label(text: str, x: float, y: float, side: str = "left", **more: Any) -> dic
     return {"text": text, "x": x, "y": y, "xanchor": side, "showarrow": False, "align": "left", **more}
 
 
-def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The common part of a plotly layout. No title: the page's caption says it."""
+def layout(x: Mapping[str, Any], y: Mapping[str, Any], right: int, **more: Any) -> dict[str, Any]:
+    """The common part of a plotly layout. No title: the page's caption says it. ``right``: pixels for names there.
+
+    The space above is for the buttons, which a touch screen always shows.
+    """
+    buttons = {
+        "bgcolor": "rgba(0,0,0,0)", "color": BOTH["muted"], "activecolor": BOTH["link"],
+        "remove": ["select2d", "lasso2d", "autoScale2d"],
+    }  # fmt: skip
     return {
-        "xaxis": dict(x), "yaxis": dict(y), "hovermode": "closest", "font": {"size": 12}, "showlegend": False,
-        "margin": {"l": 10, "r": 10, "t": 10, "b": 10}, **more,
+        "xaxis": dict(x), "yaxis": dict(y), "hovermode": "closest", "font": {"size": 11}, "showlegend": False,
+        "margin": {"l": 10, "r": right, "t": 30, "b": 10}, "modebar": buttons, **more,
     }  # fmt: skip

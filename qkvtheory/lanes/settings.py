@@ -106,6 +106,12 @@ EXACT = (
         features=lambda s: {"pattern": rational, "scale": 1, "rotate": rational_rope(3, 1)},
     ),
     small("biases", biases=True, features=lambda s: {"pattern": rational, "scale": 1}),
+    small(
+        "one key head, causal, biases",
+        groups=1,
+        biases=True,
+        features=lambda s: {"pattern": rational, "scale": 1, "mask": causal(s.n)},
+    ),
     small("one head", heads=1, d=2, features=lambda s: {"pattern": rational, "scale": 1}),
 )
 

@@ -60,10 +60,12 @@ export function num(x) {
   const size = Math.abs(x);
   if (!Number.isFinite(x)) return "\u221e";
   if (size < 0.005) return "0.00";
-  return minus(size < 99.995 ? x.toFixed(2) : size < 9999.5 ? x.toFixed(0) : x.toExponential(0).replace("+", ""));
+  return minus(size < 9999.5 ? x.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0) : x.toExponential(0).replace("+", ""));
 }
 export const sci = (x) => (x === 0 ? "0" : !Number.isFinite(x) ? "\u221e"
   : minus(x >= 0.1 && x < 1000 ? x.toFixed(1) : x.toExponential(1).replace("+", "")));
+export const reading = (err, bits) =>
+  (Number.isFinite(err) ? sci(err) : `cannot be computed: \u0398 has no inverse in float${bits}`);
 const where = ([x, y]) => `${num(x)}, ${num(y)}`;
 const pixel = ([x, y]) => `${(UNIT * x).toFixed(1)} ${(-UNIT * y).toFixed(1)}`;
 const inside = (point) => point.map((v) => Math.max(-EDGE, Math.min(EDGE, v)));
@@ -122,7 +124,7 @@ function paint(part, state) {
       const tag = part("tag", name);
       put(tag, "data-state", verdicts[name]);
       write(tag.firstElementChild, { stays: "\u2713 stays", moves: "\u2717 moves", blurred: "? blurred" }[verdicts[name]]);
-      write(tag.lastElementChild, `${verdicts[name] === "moves" ? "by" : "\u00b1"} ${sci(differences[name])}`);
+      write(tag.lastElementChild, `${verdicts[name] === "moves" ? "by" : "differs by"} ${sci(differences[name])}`);
     }
     const floor = 1e-6 * maxAbs(reference[name]);
     cells(part("before", name), reference[name], LIMIT[name]);
@@ -140,7 +142,7 @@ function paint(part, state) {
     const now = error(state, theta, round, reference);
     put(part("curve", bits), "points", line.join(" "));
     put(part("dot", bits), "transform", `translate(${chartX(cond)} ${chartY(now)})`);
-    write(part("error", bits), sci(now));
+    write(part("error", bits), reading(now, bits));
   }
   put(part("now"), "transform", `translate(${chartX(cond)} 0)`);
   write(part("cond"), sci(cond));

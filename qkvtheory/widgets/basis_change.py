@@ -157,13 +157,14 @@ def power(x: float, digits: int) -> str:
 
 
 def num(x: float) -> str:
+    """At most five signs, so that the numbers of neighboring cells do not touch."""
     size = abs(x)
     if not math.isfinite(x):
         return "∞"
     if size < 0.005:
         return "0.00"
     if size < 9999.5:
-        return fixed(x, 2 if size < 99.995 else 0).replace("-", "−")
+        return fixed(x, 2 if size < 9.995 else 1 if size < 99.95 else 0).replace("-", "−")
     return power(x, 0)
 
 
@@ -171,6 +172,11 @@ def sci(x: float) -> str:
     if x == 0 or not math.isfinite(x):
         return "0" if x == 0 else "∞"
     return fixed(x, 1) if 0.1 <= x < 1000 else power(x, 1)
+
+
+def reading(err: float, bits: str) -> str:
+    """An infinite error is one that nobody can compute: say why."""
+    return sci(err) if math.isfinite(err) else f"cannot be computed: Θ has no inverse in float{bits}"
 
 
 def pixel(point: Iterable[float]) -> str:
@@ -245,7 +251,7 @@ def still(state: State) -> str:
         return first, second
 
     (old_weights, old_maps), (new_weights, new_maps) = world("before", reference), world("after", got)
-    row = f'qkv-row" style="--tokens:{len(state["tokens"])}'
+    row = f'qkv-row" style="--columns:{2 * len(state["tokens"]) + 2}'
     live = f'<p class="qkv-live" aria-live="polite" data-part="live">{sentence(state, cond, verdicts, differences)}</p>'
     return (
         '<p class="qkv-lead"><b>Move the plane, watch the map.</b> Drag a token on the left, or a basis vector '
@@ -253,8 +259,8 @@ def still(state: State) -> str:
         '<div class="qkv-pair">'
         + column(f"Before: tokens {X}", "qkv-plane", plane_before(state))
         + column(f"After: the same tokens as {X}{THETA}", "qkv-plane", plane_after(state, theta, got["tokens"]))
-        + column("Weights", row, old_weights)
-        + column("Weights in the new basis", row, new_weights)
+        + column("Weights", "qkv-row qkv-weights", old_weights)
+        + column("Weights in the new basis", "qkv-row qkv-weights", new_weights)
         + column(f"Computed from {X} and the weights", row, old_maps)
         + column(f"Computed from {X}{THETA} and the new weights", row, new_maps)
         + f'</div>{live}<div class="qkv-pair">{controls(state, cond)}{chart(state, theta, cond)}</div>'
@@ -298,7 +304,7 @@ def tag(name: str, state: str, difference: float) -> str:
 
 
 def off(state: str, difference: float) -> str:
-    return f"{'by' if state == 'moves' else '±'} {sci(difference)}"
+    return f"{'by' if state == 'moves' else 'differs by'} {sci(difference)}"
 
 
 def handle(kind: str, index: int, row: Iterable[float], label: str, text: str) -> str:
@@ -393,7 +399,8 @@ def chart(state: State, theta: np.ndarray, cond: float) -> str:
             f'<g data-part="dot {bits}" data-noise transform="translate({chart_x(cond)} {chart_y(now)})">'
             '<circle r="5"/></g></g>'
         )
-        read += f'<span class="f{bits}">float{bits} error <b data-part="error {bits}" data-noise>{sci(now)}</b></span>'
+        said = f'<b data-part="error {bits}" data-noise>{reading(now, bits)}</b>'
+        read += f'<span class="f{bits}">float{bits} error {said}</span>'
     return (
         '<div class="qkv-chart"><p class="qkv-title">What rounding does as Θ is squeezed</p>'
         '<svg viewBox="0 0 320 216" role="img" aria-label="Relative error of scores and output against the condition '

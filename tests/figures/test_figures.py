@@ -4,6 +4,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +152,56 @@ def test_still_and_interactive_show_the_same_points():
     root = ET.fromstring(ladder_figure.still(data, "light"))
     markers = sum(1 for use in root.iter(f"{SVG}use") if float(use.get("y", 0)) != 0)
     assert markers >= sum(len(rows) for rows in ladder_figure.series(data).values())
+
+
+def test_names_stand_at_the_right_end_of_their_series():
+    data = stored("ladder")
+    placed = {text: (x, y) for text, x, y, *_ in ladder_figure.labels(data)}
+    for name, rows in ladder_figure.series(data).items():
+        x, y = placed[ladder_figure.NAMES.get(name, name)]
+        assert y == rows[-1]["error"] and 0 < math.log10(x / max(row["cond"] for row in rows)) < 0.5
+    data = stored("pretrained")
+    names = pretrained_figure.interactive(data)["layout"]["annotations"]
+    for place, dtype in zip(names, pretrained_figure.DTYPES, strict=True):
+        last = [math.log10(data["layers"][-1][letter][dtype]) for letter in "QKV"]
+        assert place["text"] == dtype and place["x"] > 1 and min(last) < place["y"] < max(last)
+
+
+def test_axes_do_not_end_at_their_outer_ticks():
+    for low, high in (pretrained_figure.COND_RANGE, pretrained_figure.ERROR_RANGE):
+        assert low % 1 and high % 1
+
+
+BOXES = """([words, marks]) => {
+  const box = (e) => { const b = e.getBoundingClientRect(); return [b.left, b.right, b.top, b.bottom]; };
+  const inside = (e) => e.closest("[clip-path], .points");  // not the ticks of an axis
+  return [[...document.querySelectorAll(words)].map((e) => [e.textContent.trim(), box(e)]),
+    [...document.querySelectorAll(marks)].filter(inside).map((e) => ["a marker", box(e)])]; }"""
+
+
+def meet(one, other):
+    (left, right, top, bottom), (x, to_x, y, to_y) = one[1], other[1]
+    return left < to_x and x < right and top < to_y and y < bottom
+
+
+@pytest.mark.parametrize("form", ["still", "interactive"])
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_phone_no_name_lies_on_a_marker_or_on_another_name(browser, stills, name, form):
+    frame, selectors = 390 - 2 * 16, ["text", "use"]
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    height = frame * float(re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', stills[name, "light"])[2]) / 360
+    style = f"<style>body {{ margin: 16px }} svg {{ max-width: 100%; }} #plot {{ height: {height}px }}</style>"
+    page.set_content(style + (stills[name, "light"] if form == "still" else '<div id="plot"></div>'))
+    if form == "interactive":
+        page.add_script_tag(path=str(Path(plotly.__file__).parent / "package_data" / "plotly.min.js"))
+        page.evaluate("figure => Plotly.newPlot('plot', figure)", FIGURES[name].interactive())
+        selectors = [".annotation-text", ".points path"]
+    words, marks = page.evaluate(BOXES, selectors)
+    page.close()
+    assert len(words) >= 2 and len(marks) > 40
+    pairs = [(word, thing) for i, word in enumerate(words) for thing in words[i + 1 :] + marks]
+    assert [pair for pair in pairs if meet(*pair)] == []
+    assert all(left >= 0 and right <= 390 for _, (left, right, *_) in words)
 
 
 def test_the_pretrained_chart_shows_the_stored_numbers():

@@ -136,7 +136,8 @@ def test_it_is_stored_without_outputs(path: Path) -> None:
 @each
 def test_it_is_a_page_of_the_book(path: Path) -> None:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    pages = [page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", ()))]
     assert f"notebooks/{path.stem}" in pages
 
 

@@ -21,10 +21,7 @@ ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 NO_BOOK = "(no book)"
-REDIRECT = 'http-equiv="refresh"'  # index.html only leads to the first page
-PAGES = sorted(
-    page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html") if REDIRECT not in page.read_text("utf8")
-) or [NO_BOOK]
+PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html")) or [NO_BOOK]
 SHIFTS = """window.shifts = 0; new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value;
 }).observe({type: "layout-shift", buffered: true});"""

@@ -119,9 +119,12 @@ def test_contents_open_on_a_phone(open_page: Any) -> None:
     assert not tab.locator("#site-nav").is_visible()
 
 
-def test_the_front_door_leads_to_the_first_page(open_page: Any) -> None:
+def test_the_front_door_is_the_first_page(open_page: Any) -> None:
+    """index.html shows the computed statuses itself, and its links lead on from the root."""
     tab = open_page("index.html")
-    tab.wait_for_url("**/book/index.html", timeout=5000)
+    assert "pass" in tab.locator("main").inner_text()
+    tab.locator("main a[href$='reparametrization.html']").first.click()
+    tab.wait_for_url("**/book/part-1/reparametrization.html", timeout=5000)
 
 
 def test_search_finds_a_chapter(open_page: Any) -> None:
@@ -141,9 +144,85 @@ def test_wide_boxes_scroll_by_keyboard(open_page: Any) -> None:
 def test_formulas_are_read_aloud(open_page: Any) -> None:
     """Beside every picture of a formula stands MathML, and the picture itself is silent."""
     tab = open_page(CHAPTER)
-    assert tab.locator(".math > svg, .math .scroll > svg").count() > 20
-    silent = tab.locator("svg[aria-hidden=true] ~ .mathml > math")
-    assert silent.count() == tab.locator(".math > svg, .math .scroll > svg").count()
+    pictures = tab.locator(".math > svg, .math .scroll > svg")
+    assert pictures.count() > 20
+    silent = "e => e.ariaHidden === 'true' && !!e.parentElement.querySelector(':scope > .mathml > math')"
+    assert all(picture.evaluate(silent) for picture in pictures.all())
+
+
+SIZES = """pictures => pictures.filter((e) => e.getBoundingClientRect().width).map(
+  (e) => e.getBoundingClientRect().width / e.viewBox.baseVal.width / parseFloat(getComputedStyle(e).fontSize))"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_formula_is_shrunk(open_page: Any, width: int) -> None:
+    """Beside the text around it every formula is about equally large, also in the cells of a table."""
+    for page in (CHAPTER, "book/notation.html"):
+        sizes = open_page(page, width=width).locator("main .math svg").evaluate_all(SIZES)
+        assert len(sizes) > 50 and min(sizes) > 0.85 * max(sizes)
+
+
+def test_a_long_equation_breaks_on_a_phone(open_page: Any) -> None:
+    for width, lines in ((390, 2), (1280, 1)):
+        sides = open_page(CHAPTER, width=width).locator("#reparam-lemma .claim-statement .display svg")
+        tops = [side.bounding_box()["y"] for side in sides.all()]
+        assert len(tops) == 2 and (max(tops) - min(tops) > 12) == (lines == 2)
+
+
+@pytest.mark.parametrize("page", [CHAPTER, "book/notation.html"])
+def test_marks_and_commas_stay_on_their_line(open_page: Any, page: str) -> None:
+    """A status stands beside the last word of its link, and a comma beside its formula."""
+    joined = open_page(page, width=390).locator("main .together:not(:has(.wide))")
+    lines = joined.evaluate_all("all => all.map((e) => new Set([...e.getClientRects()].map((r) => r.top)).size)")
+    assert len(lines) > 20 and max(lines) == 1
+
+
+def test_more_to_see_fades(open_page: Any) -> None:
+    """A box that goes on to the right fades there, until it is scrolled to its end."""
+    tab = open_page(CHAPTER, width=360)
+    box = tab.locator(".scroll.more").first
+    mask = "e => getComputedStyle(e).maskImage"
+    assert "gradient" in box.evaluate(mask)
+    box = box.element_handle()
+    box.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    tab.wait_for_function("e => !e.classList.contains('more')", arg=box, timeout=5000)
+    assert box.evaluate(mask) == "none"
+
+
+def test_sections_are_listed_on_every_screen(open_page: Any) -> None:
+    """In a third column where there is room, else folded under the title; without a script, too."""
+    wide = open_page(CHAPTER, width=1500, java_script_enabled=False)
+    assert wide.locator(".page-toc").is_visible() and not wide.locator(".toc-here").is_visible()
+    for width in (390, 1280):
+        tab = open_page(CHAPTER, width=width, java_script_enabled=False)
+        assert not tab.locator(".page-toc").is_visible()
+        link = tab.locator(".toc-here a").first
+        assert not link.is_visible()
+        tab.locator(".toc-here summary").click()
+        link.click()
+        assert tab.url.endswith(link.get_attribute("href"))
+
+
+def test_chapters_and_exercises_are_numbered(open_page: Any) -> None:
+    tab = open_page(CHAPTER)
+    assert tab.locator("h1").inner_text().startswith("2. ")
+    assert tab.locator("#site-nav a.current").first.inner_text().startswith("2. ")
+    titles = tab.locator(".exercise > .admonition-title").all_inner_texts()
+    assert titles
+    assert all(title.startswith(f"Exercise 2.{at}") for at, title in enumerate(titles, 1))
+
+
+def test_printed_sentences_wrap(open_page: Any) -> None:
+    printed = open_page(CHAPTER, width=390).locator(".cell_output .prose pre")
+    wide = printed.evaluate_all("all => all.map((e) => e.scrollWidth > e.clientWidth + 1)")
+    assert wide and not any(wide)
+
+
+def test_the_table_of_claims_shows_a_status_on_a_phone(open_page: Any) -> None:
+    tab = open_page(REGISTER, width=390)
+    box = tab.locator(".register tbody .status").first.bounding_box()
+    assert box["x"] + box["width"] < 390
+    assert not tab.locator(".register .chapter").first.is_visible()
 
 
 def test_one_color_per_symbol(open_page: Any) -> None:

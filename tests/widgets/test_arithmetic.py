@@ -185,7 +185,13 @@ def test_numbers_are_written_alike(node):
     rng = np.random.default_rng(1)
     values = [0.0, 0.125, -0.125, 0.005, -0.004, 99.994, 99.996, 9999.4, 9999.6, -1.5e12, 1e-16, 0.1, 999.0, 1000.0]
     values += (rng.normal(size=200) * 10.0 ** rng.integers(-17, 14, size=200)).tolist()
-    numbers, powers = node(WIDGET + "const result = [data.map(w.num), data.map((x) => w.sci(Math.abs(x)))];", values)
+    values += [9.994, 9.996, 99.94, 99.96, -12.345]
+    script = "const read = (x) => w.reading(Math.abs(x), 32), all = [...data, Infinity];"
+    script += "const result = [data.map(w.num), data.map((x) => w.sci(Math.abs(x))), all.map(read)];"
+    numbers, powers, readings = node(WIDGET + script, values)
+    assert readings == [basis_change.reading(abs(x), "32") for x in [*values, math.inf]]
+    assert "no inverse in float32" in readings[-1] and readings[:-1] == powers
+    assert max(map(len, numbers)) == 5
     assert numbers == [basis_change.num(x) for x in values]
     assert powers == [basis_change.sci(abs(x)) for x in values]
 

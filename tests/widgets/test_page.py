@@ -196,7 +196,7 @@ def test_squeezing_with_the_keyboard_loses_digits_and_then_the_verdict(widget):
         return [widget.part(f"error {bits}").text_content() for bits in (64, 32)]
 
     def number(text):
-        return float("inf") if text == "∞" else float(text.replace("−", "-"))
+        return float("inf") if text.startswith("cannot be computed") else float(text.replace("−", "-"))
 
     start = [number(e) for e in errors()]
     widget.part("squeeze").focus()
@@ -210,6 +210,36 @@ def test_squeezing_with_the_keyboard_loses_digits_and_then_the_verdict(widget):
     widget.announced("cannot be judged")
     widget.page.keyboard.press("Escape")
     assert widget.part("squeeze").input_value() == "0" and widget.states() == ["stays"] * 3
+
+
+def test_at_full_squeeze_still_and_script_say_why_there_is_no_float32_error(open_page, site):
+    address = site.widget("full.html", squeeze=12)
+    still = open_page()
+    still.page.route("**/*.mjs", lambda route: route.abort())
+    still.page.goto(address)
+    live = open_page().open(address)
+    for page in (still, live):
+        assert page.part("error 32").text_content() == "cannot be computed: Θ has no inverse in float32"
+        assert page.part("error 64").text_content()[0].isdigit()
+        assert page.part("tag scores").locator("span").text_content().startswith("differs by ")
+    live.part("squeeze").press("Home")
+    assert live.part("error 32").text_content()[0].isdigit()
+
+
+@pytest.mark.parametrize("width", [360, 390, 760])
+@pytest.mark.parametrize("tokens", [3, 4])
+def test_numbers_of_neighboring_cells_do_not_touch(open_page, site, width, tokens):
+    page = open_page(viewport={"width": width, "height": 900})
+    far = [[2.0, -2.0], [-2.0, 2.0], [2.0, 2.0], [1.0, -2.0]][:tokens]
+    for name, state in (("full", {"squeeze": 12}), ("large", {"forget_k": True, "theta": [[-2.0, 2.0], [2.0, 1.9]]})):
+        page.open(site.widget(f"cells-{name}.html", tokens=far, **state))
+        free = page.page.evaluate("""() => [...document.querySelectorAll('.qkv-matrix [role=img] span')].map((e) => {
+          const text = document.createRange();
+          text.selectNodeContents(e);
+          return [e.getBoundingClientRect().width - text.getBoundingClientRect().width, e.textContent]; })""")
+        longest = max(len(text) for _, text in free)
+        assert longest == 5, "there is a long number to look at"
+        assert min(free)[0] > 1, min(free)
 
 
 def test_moving_a_squeezed_basis_starts_from_what_is_seen(widget):

@@ -89,12 +89,11 @@ class Claim(ClaimDirective):
         """Rank, title, and a verdict that turns when a hypothesis is off."""
         name = claim["id"]
         every = switches(claim, (h["id"] for h in claim["hypotheses"]))
-        words = {"pass": "holds in every check that ran", "fail": "a check fails", "not-run": "not run here"}
         return el(
             "header",
             el("span", claim["rank"].capitalize(), class_="claim-rank"),
             el("h3", *inline(claim["title"]), id=f"{name}-title", class_="claim-title"),
-            el("span", badge(status(claim), words), class_="while-on", data_on=every),
+            el("span", badge(status(claim)), class_="while-on", data_on=every),
             el("span", badge("fail", {"fail": "a hypothesis is off"}), class_="when-off", data_off=every),
         )
 

@@ -10,7 +10,7 @@ from functools import cache
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT, ACROSS, DOWN = 164, 30, 194, 42
+WIDTH, HEIGHT, ACROSS, DOWN = 164, 30, 193, 42
 
 
 def layers(uses: dict[str, list[str]]) -> list[list[str]]:

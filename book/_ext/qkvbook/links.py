@@ -62,8 +62,25 @@ def fill_links(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         state = status(claim)
         mark = el("span", MARKS[state], class_=f"mark {state}", title=WORDS[state])
         said = el("span", f" ({WORDS[state]})", class_="visually-hidden")
-        text = el("span", *inline(node.get("words") or claim["title"]))
-        node.replace_self(el("a", text, " ", mark, said, href=f"{uri}#{claim['id']}", class_="claim-link"))
+        words = inline(node.get("words") or claim["title"])
+        start, end = split_last_word(words)
+        ending = el("span", el("span", *end, class_="words"), " ", mark, class_="together")
+        node.replace_self(
+            el("a", el("span", *start, class_="words"), ending, said, href=f"{uri}#{claim['id']}", class_="claim-link")
+        )
+
+
+def split_last_word(words: list[nodes.Node]) -> tuple[list[nodes.Node], list[nodes.Node]]:
+    """Nodes before the last word, and the last word: a mark after it stays on its line.
+
+    >>> [[part.astext() for part in half] for half in split_last_word([nodes.Text("one small claim")])]
+    [['one small '], ['claim']]
+    """
+    *start, last = words
+    if not isinstance(last, nodes.Text) or " " not in last:
+        return start, [last]
+    at = last.rindex(" ") + 1
+    return [*start, nodes.Text(last[:at])], [nodes.Text(last[at:])]
 
 
 def check_boxes(app: Sphinx, env: BuildEnvironment) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MARKS = {"pass": "✓", "fail": "✗", "not-run": "–", "rejected": "✓", "accepted": "✗"}
-WORDS = {"pass": "passes", "fail": "fails", "not-run": "not run here"}
+WORDS = {"pass": "pass", "fail": "fail", "not-run": "not run here"}
 
 
 class Manifest:

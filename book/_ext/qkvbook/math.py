@@ -25,9 +25,11 @@ from sphinx.writers.html5 import HTML5Translator
 
 from . import symbols
 from .build import build_of
+from .elements import el
 from .plain import plain
 
 logger = logging.getLogger(__name__)
+WIDE = 30  # ex: about the width of a phone, less the margins of a box
 SERVER = Path(__file__).with_name("tex.cjs")
 # Part of every cache key: a formula is typeset anew when the code that does it changes.
 MADE_BY = sha256(SERVER.read_bytes() + Path(symbols.__file__).read_bytes()).hexdigest()[:12]
@@ -99,9 +101,36 @@ class Typesetter:
 
     def html(self, tex: str, display: bool = False) -> str:
         """The formula as HTML: a picture for the eye, MathML for a screen reader. Raises TexError."""
-        parts = self.typeset(tex, display)
-        svg = parts["svg"].replace("<svg ", '<svg aria-hidden="true" ', 1)
-        return f'{svg}<span class="mathml">{parts["mathml"]}</span>'
+        whole = self.typeset(tex, display)
+        pieces = cut_at_equals(tex) if display and width(whole["svg"]) > WIDE else [tex]
+        drawn = " ".join(self.typeset(piece, display)["svg"] for piece in pieces)
+        pictures = drawn.replace("<svg ", '<svg aria-hidden="true" ')
+        return f'{pictures}<span class="mathml">{whole["mathml"]}</span>'
+
+
+def width(svg: str) -> float:
+    """The width of a formula in ex."""
+    found = re.search(r'<svg [^>]*width="([\d.]+)ex"', svg)
+    return float(found[1]) if found else 0.0
+
+
+def cut_at_equals(tex: str) -> list[str]:
+    """A formula cut before each = outside of brackets, where a narrow screen may begin a new line.
+
+    >>> cut_at_equals("f(x=1) = A^{n=2} = B")
+    ['f(x=1) ', '= A^{n=2} ', '= B']
+    >>> cut_at_equals(r"{}= A"), cut_at_equals(r"a := b")
+    (['{}= A'], ['a := b'])
+    """
+    if re.search(r"\\(begin|left|\\)|&", tex):
+        return [tex]
+    depth, cuts = 0, [0]
+    for token in re.finditer(r"\\[a-zA-Z]+|\\.|[\[({})\]=]", tex):
+        depth += (token[0] in "[({") - (token[0] in "})]")
+        before = tex[: token.start()].strip("{} ")
+        if token[0] == "=" and depth == 0 and before and not before.endswith((":", r"\not")):
+            cuts.append(token.start())
+    return [tex[start:end] for start, end in zip(cuts, [*cuts[1:], len(tex)], strict=True)]
 
 
 def glyph_sheet(page: str, glyphs: dict[str, str]) -> str:
@@ -122,7 +151,9 @@ def _rendered(translator: HTML5Translator, node: nodes.Element, tex: str, displa
 
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
-    self.body.append(f'<span class="math">{_rendered(self, node, node.astext(), False)}</span>')
+    """A formula in a line; a wide one may scroll on a narrow screen, because it cannot be broken."""
+    drawn = _rendered(self, node, node.astext(), False)
+    self.body.append(f'<span class="{"math wide" if width(drawn) > WIDE else "math"}">{drawn}</span>')
     raise nodes.SkipNode
 
 
@@ -143,6 +174,29 @@ def visit_displaymath(self: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def keep_together(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """A browser may break a line between a picture and a comma; a formula keeps its punctuation on its line."""
+    for math in list(doctree.findall(nodes.math)):
+        parent = math.parent
+        at = parent.index(math)
+        before = _text(parent, at - 1) if at else ""
+        opening = re.search(r"[(\[“‘]+$", before)
+        closing = re.match(r"[,.;:!?)\]”’…]+", _text(parent, at + 1))
+        if not opening and not closing:
+            continue
+        marks = [mark[0] if mark else "" for mark in (opening, closing)]
+        parent[at] = el("span", marks[0], math.deepcopy(), marks[1], class_="together")
+        if closing:
+            parent[at + 1] = nodes.Text(parent[at + 1][closing.end() :])
+        if opening:
+            parent[at - 1] = nodes.Text(before[: opening.start()])
+
+
+def _text(parent: nodes.Element, at: int) -> str:
+    """The text that is child number ``at``, if it is one."""
+    return str(parent[at]) if at < len(parent) and isinstance(parent[at], nodes.Text) else ""
+
+
 def _plain_titles(app: Sphinx, doctree: nodes.document) -> None:
     """Titles in the navigation and the window are text, never pictures."""
     env = app.env
@@ -155,6 +209,7 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("qkv", (visit_math, None), (visit_displaymath, None))
     app.connect("builder-inited", _start)
     app.connect("doctree-read", _plain_titles, priority=900)
+    app.connect("doctree-resolved", keep_together, priority=950)
     app.connect("build-finished", lambda app, _error: build_of(app).tex.close(), priority=900)
 
 

@@ -47,6 +47,14 @@ class WidgetOutput:
         return [el("p", "An interactive widget stands here when the notebook runs.", class_="muted widget-place")]
 
 
+def let_prose_wrap(app: Sphinx, doctree: nodes.document) -> None:
+    """Printed sentences may wrap; what is set in columns may not."""
+    for output in doctree.findall(nodes.container):
+        for block in output.findall(nodes.literal_block) if "cell_output" in output["classes"] else ():
+            if not re.search(r"\S {3,}\S", block.astext()):
+                block["classes"].append("prose")
+
+
 def setup(app: Sphinx) -> None:
     """Give myst-nb our renderers without an entry point: they are looked up by this one function."""
     from myst_nb.core import render
@@ -54,3 +62,4 @@ def setup(app: Sphinx) -> None:
     ours = [PlotlyOutput, WidgetOutput]
     others = [renderer for renderer in render.load_mime_renders() if renderer not in ours]
     render.load_mime_renders = cache(lambda: [*others, *ours])
+    app.connect("doctree-read", let_prose_wrap)

@@ -7,9 +7,9 @@ folder is removed at the end (`prune`).
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def dress(
     context["qkv_title"] = window_title(context) if pagename != "search" else f"Search – {context['docstitle']}"
     context["qkv_description"] = description(doctree)
     context["qkv_toc"] = inner_toc(context.get("toc", ""))
+    context["body"] = context["body"].replace("</h1>", f"</h1>{folded_toc(context['qkv_toc'])}", 1)
     context["qkv_colophon"] = colophon(app)
 
 
@@ -114,6 +115,11 @@ def inner_toc(toc: str) -> str:
     return inner[1] if inner else ""
 
 
+def folded_toc(toc: str) -> str:
+    """The sections of a page under its title, folded, for screens without a third column."""
+    return f'<details class="toc-here"><summary>On this page</summary>{toc}</details>' if toc else ""
+
+
 def colophon(app: Sphinx) -> str:
     """When and with what the checks on these pages ran."""
     meta = build_of(app).manifest.meta
@@ -121,18 +127,28 @@ def colophon(app: Sphinx) -> str:
     return f"© {app.config.copyright}. Checks run {meta['time'][:16].replace('T', ' ')} UTC with {versions}."
 
 
+LINK = re.compile(r'\b(href|src|action|data-content_root)="([^"#:]+)')
+
+
 def enter(app: Sphinx, error: Exception | None) -> None:
-    """The front door: the book's first page lies in a folder, so index.html leads there."""
+    """The front door: the first page lies in a folder; index.html is the same page, its links seen from the root."""
     first = app.builder.get_target_uri(app.config.root_doc)
     if error or first == "index.html":
         return
-    title = escape(app.config.html_title or app.config.project)
-    Path(app.outdir, "index.html").write_text(
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta http-equiv="refresh" content="0; url={first}"></head>'
-        f'<body><p><a href="{first}">{title}</a></p></body></html>\n',
-        "utf8",
-    )
+    folder = posixpath.dirname(first)
+    page = Path(app.outdir, first).read_text("utf8")
+    front = LINK.sub(lambda link: f'{link[1]}="{seen_from_root(folder, link[2])}', page)
+    Path(app.outdir, "index.html").write_text(front, "utf8")
+
+
+def seen_from_root(folder: str, link: str) -> str:
+    """A relative link of a page in ``folder``, as a page at the root must write it.
+
+    >>> [seen_from_root("book", link) for link in ("../_static/site.css", "part-1/x.html", "../")]
+    ['_static/site.css', 'book/part-1/x.html', './']
+    """
+    path = posixpath.normpath(posixpath.join(folder, link))
+    return path + "/" if link.endswith("/") else path
 
 
 def prune(app: Sphinx, error: Exception | None) -> None:

@@ -24,21 +24,30 @@ def badge(state: str, words: dict[str, str] = WORDS) -> element:
 
 
 def controls_table(controls: list[dict[str, Any]], with_hypothesis: bool = True) -> nodes.Node:
-    """The deliberately wrong runs: what was tried, where, how large the error was, and whether it was caught."""
-    words = {"rejected": "caught", "accepted": "not caught", "not-run": "not run here"}
-    head = (["Dropped"] if with_hypothesis else []) + ["Tried instead", "Lane", "Error", "Result"]
+    """The deliberately wrong runs: what was tried, where, how large the error was, and whether it was rejected.
+
+    The result comes second, so that a narrow screen shows it.
+    """
+
+    def arranged(dropped: element, cells: list[element]) -> list[element]:
+        result, tried, *rest = cells
+        return [dropped, result, tried, *rest] if with_hypothesis else [tried, result, *rest]
+
+    titles = [el("th", name, scope="col") for name in ("Result", "Tried instead", "Error", "Lane")]
     rows = []
     for control in controls:
         cells = [
+            el("td", badge(control["status"])),
             el("td", *inline(control["what"])),
-            el("td", control["lane"]),
             el("td", number(control["size"]), class_="number"),
-            el("td", badge(control["status"], words)),
+            el("td", control["lane"]),
         ]
-        rows.append(el("tr", *([el("td", control["hypothesis"] or "construction")] if with_hypothesis else []), *cells))
+        named = control["hypothesis"] != "construction"
+        dropped = control["hypothesis"] if named else "none (wrong construction)"
+        rows.append(el("tr", *arranged(el("td", dropped), cells)))
     table = el(
         "table",
-        el("thead", el("tr", *(el("th", name, scope="col") for name in head))),
+        el("thead", el("tr", *arranged(el("th", "Dropped", scope="col"), titles))),
         el("tbody", *rows),
         class_="controls",
     )
@@ -55,7 +64,7 @@ def lanes(claim: dict[str, Any]) -> element:
             for text in ("Check", "Result", "Comparisons", "Worst error", "Allowed", "Remarks")
         ),
     )
-    words = {"pass": "", "fail": " fails", "not-run": ": not run here"}
+    words = {"pass": " pass", "fail": " fail", "not-run": ": not run here"}
     chips = (
         badge(lane["status"], {state: name + said for state, said in words.items()})
         for name, lane in claim["lanes"].items()
@@ -71,13 +80,14 @@ def lanes(claim: dict[str, Any]) -> element:
 
 def lane_row(name: str, lane: dict[str, Any]) -> element:
     ran = lane["status"] != "not-run"
-    figures = (lane["comparisons"], lane["worst"], lane["tolerance"]) if ran else (None, None, None)
+    measured = ran and name != "formal"  # a proof assistant measures nothing
+    figures = [number(lane[key]) if measured else "–" for key in ("comparisons", "worst", "tolerance")]
     opaque = f"opaque: {', '.join(f'${letter}$' for letter in lane['opaque'])}" if lane["opaque"] else ""
     remarks = "; ".join(part for part in (opaque, lane["reason"]) if part)
     return el(
         "tr",
         el("th", name, el("small", f" {LANES.get(name, '')}"), scope="row"),
         el("td", badge(lane["status"])),
-        *(el("td", number(figure), class_="number") for figure in figures),
+        *(el("td", figure, class_="number") for figure in figures),
         el("td", *inline(remarks)),
     )

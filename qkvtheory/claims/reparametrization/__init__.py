@@ -7,9 +7,9 @@ from qkvtheory.claims.reparametrization.shapes import COLUMN_SELECTION, GQA_ONLY
 from qkvtheory.claims.reparametrization.streams import CROSS, ONE_MATRIX, SINGLE_HEAD, WHERE_THETA_GOES
 
 LEFT_OUT = {
-    "lemma-position-schemes, 2D encodings": (
-        "the 2D position corrections are defined in the chapter on restoring direction, which this release does not have; "
-        "they act after the projections, so the lemma for an arbitrary core covers them"
+    "lemma-position-schemes: 2D encodings": (
+        "They have no run of their own. They act after the projections, so the lemma, which holds for every core, covers "
+        "them. Their exact form belongs to a later release."
     ),
 }
 CLAIMS = (
