@@ -124,32 +124,55 @@ class Heads:
 
     def maps(self, q: Any, k: Any) -> Any:
         """The attention maps, (heads, n, n'): every row sums to 1."""
-        return self.pattern(self.scores(q, k), like(self.mask, q))
+        scores = self.scores(q, k)
+        check_cover("mask", self.mask, scores)
+        return self.pattern(scores, like(self.mask, q))
 
     def scores(self, q: Any, k: Any) -> Any:
         """The scores before the row pattern, (heads, n, n')."""
-        q, k = split(q, self.heads, "queries"), split(k, self.kv_heads, "keys")
+        q = split(q, self.heads, "queries")
+        hint = self.groups_hint(q.shape[-1], k.shape[-1])
+        k = split(k, self.kv_heads, "keys", hint)
         if q.shape[-1] != k.shape[-1]:
-            raise HypothesisError("shapes agree", f"query heads are {q.shape[-1]} wide, key heads {k.shape[-1]}")
+            raise HypothesisError("shapes agree", f"query heads are {q.shape[-1]} wide, key heads {k.shape[-1]}{hint}")
         q, k = (norm(z) if norm else z for norm, z in ((self.norm_q, q), (self.norm_k, k)))
         q, k = (self.rotate(z) if self.rotate else z for z in (q, k))
         scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
         s = scale * (q @ repeat(k, self.heads).mT)
         if self.bias is not None:
+            check_cover("bias", self.bias, s)
             s = s + like(self.bias, s)
         return s if self.softcap is None else self.softcap * array_namespace(s).tanh(s / self.softcap)
 
+    def groups_hint(self, width: int, keys: int) -> str:
+        """What to pass when keys are refused, if their width is right for some number of groups; otherwise empty."""
+        groups = keys // width if width else 0
+        fits = groups and keys == groups * width and self.heads % groups == 0
+        return f"; for grouped heads pass Heads({self.heads}, groups={groups})" if fits else ""
 
-def split(z: Any, heads: int, what: str) -> Any:
+
+def check_cover(name: str, table: Any, scores: Any) -> None:
+    """A mask or bias has an entry for every score, or one to repeat along an axis."""
+    given, needed = getattr(table, "shape", ()), scores.shape
+    if len(given) <= 3 and all(size in (1, full) for size, full in zip(given[::-1], needed[::-1], strict=False)):
+        return
+    heads = f"{needed[0]} heads, " if len(given) > 2 else ""
+    size = " x ".join(map(str, given))
+    raise HypothesisError(
+        "shapes agree", f"the {name} is {size} but there are {heads}{needed[1]} queries and {needed[2]} keys"
+    )
+
+
+def split(z: Any, heads: int, what: str, hint: str = "") -> Any:
     """(n, heads * width) -> (heads, n, width): consecutive column blocks are the heads."""
     n, width = z.shape
     xp = array_namespace(z)
-    return xp.permute_dims(xp.reshape(z, (n, heads, head_width(width, heads, what))), (1, 0, 2))
+    return xp.permute_dims(xp.reshape(z, (n, heads, head_width(width, heads, what, hint))), (1, 0, 2))
 
 
-def head_width(width: int, heads: int, what: str) -> int:
+def head_width(width: int, heads: int, what: str, hint: str = "") -> int:
     if width % heads:
-        raise HypothesisError("shapes agree", f"{what} of width {width} cannot be split into {heads} heads")
+        raise HypothesisError("shapes agree", f"{what} of width {width} cannot be split into {heads} heads{hint}")
     return width // heads
 
 

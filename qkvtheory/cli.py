@@ -1,21 +1,23 @@
-"""The command line: ``python -m qkvtheory check | list | show``. Exit codes: 0 ok, 1 a check failed, 2 bad input."""
+"""The command line: ``python -m qkvtheory check | list | show``. Exit codes: 0 pass, 1 a check failed, 2 bad input."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import json
+import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from qkvtheory.lanes.results import FAIL, NOT_RUN, PASS
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
-MARKS = {PASS: "ok", FAIL: "FAIL", NOT_RUN: "not run here"}
-VERDICTS = {PASS: "ok", FAIL: "RED", NOT_RUN: "not run"}
+BIBLIOGRAPHY = Path(__file__).parents[1] / "book" / "references.bib"
+MARKS = {PASS: "pass", FAIL: "FAIL", NOT_RUN: "not run here"}
+VERDICTS = {PASS: "pass", FAIL: "RED", NOT_RUN: "not run"}
 
 
 class BadInput(Exception):
@@ -107,8 +109,19 @@ def summary(reports: Sequence[Any], seconds: float) -> str:
     ran = [r for r in reports if r.status != NOT_RUN]
     idle = [r.claim.id for r in reports if r.status == NOT_RUN]
     red, controls = sum(r.red for r in ran), sum(len(r.controls) for r in ran)
-    line = f"{len(ran)} claims, {controls} controls, {seconds:.1f} s: {f'{red} RED' if red else 'all green'}"
+    verdict = f"{red} RED" if red else "all green"
+    line = f"{counted(len(ran), 'claim')}, {counted(controls, 'control')}, {seconds:.1f} s: {verdict}"
     return line + (f"\nnot run ({len(idle)}): {', '.join(idle)}" if idle else "")
+
+
+def counted(number: int, what: str) -> str:
+    """
+    >>> counted(1, "claim"), counted(2, "hypothesis")
+    ('1 claim', '2 hypotheses')
+    """
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what[:-2]}es" if what.endswith("is") else f"{number} {what}s"
 
 
 def print_report(report: Any) -> None:
@@ -172,7 +185,8 @@ def run_list(args: argparse.Namespace) -> int:
     for c in claims:
         sources = ", ".join(dict.fromkeys(s.key or "ours" for s in c.sources))
         print(f"{c.id:28} {c.rank:8} {' '.join(lanes_of(c))}")
-        print(f"{'':28} {len(c.hypotheses)} hypotheses, {len(c.controls)} controls; {sources}")
+        controls = sum(1 for _ in controls_of(c))
+        print(f"{'':28} {counted(len(c.hypotheses), 'hypothesis')}, {counted(controls, 'control')}; {sources}")
     return OK
 
 
@@ -189,6 +203,15 @@ def listed(claim: Any, lanes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def controls_of(claim: Any) -> Iterator[tuple[str, str]]:
+    """Every control that ``check`` runs, with the hypothesis it drops: the claim's own, then those of its proof."""
+    from qkvtheory.lanes import formal
+
+    yield from ((control.hypothesis, control.what) for control in claim.controls)
+    if claim.id in formal.LEMMAS and formal.PROOFS.exists():
+        yield from ((c.hypothesis, f"{c.what} (formal lane)") for c in formal.controls() if c.claim == claim.id)
+
+
 def run_show(args: argparse.Namespace) -> int:
     from qkvtheory.claims.register import register
     from qkvtheory.lanes.check import calculation
@@ -196,21 +219,79 @@ def run_show(args: argparse.Namespace) -> int:
 
     (id,) = known_ids([args.id])
     c = register()[id]
-    print(f"{c.id} ({c.rank}, chapter {c.chapter})\n{c.title}\n")
-    print(textwrap.fill(c.statement, 110))
-    for h in c.hypotheses:
-        print(f"\n{h.id} {h.name}: {h.sentence}")
-        for control in (k for k in c.controls if k.hypothesis == h.id):
-            print(f"   control: {control.what}")
+    print(f"{c.id} ({c.rank}, chapter {c.chapter})\n{plain(c.title)}\n")
+    print(textwrap.fill(plain(c.statement), 110))
+    headings = {h.id: f"{h.id} {h.name}: {h.sentence}" for h in c.hypotheses} | {"construction": "wrong constructions"}
+    controls = list(controls_of(c))
+    for hypothesis, heading in headings.items():
+        mine = [what for dropped, what in controls if dropped == hypothesis]
+        if mine or hypothesis != "construction":
+            print("\n" + plain("\n   control: ".join([heading, *mine])))
     print("\ncalculation (symbolic lane)")
     for number, step in enumerate(calculation(c).steps):
         print(f"   {'=' if number else ' '} {step.shown}{f'   [{step.reason}]' if step.reason else ''}")
     print(f"\nlanes: {', '.join(lanes_of(c))}; uses: {', '.join(c.uses) or 'nothing'}")
     for s in c.sources:
-        cited = " ".join(part for part in (s.provenance, s.key, s.version, s.name) if part)
-        print(f"source: {cited}{f' ({s.note})' if s.note else ''}")
+        print(f"source: {cited(s)}{f': {plain(s.note)}' if s.note else ''}")
     print_last(c.id)
     return OK
+
+
+def cited(source: Any) -> str:
+    """Who said it, when and where; the key of the bibliography stands for both where the book is not at hand."""
+    if not source.key:
+        return "ours"
+    where = ", ".join(part for part in (source.version, source.name, source.provenance) if part)
+    entry = f"{author_year(source.key)} ({source.key})".removeprefix(" ")
+    return f"{entry}, {where}"
+
+
+def author_year(key: str, bibliography: Path = BIBLIOGRAPHY) -> str:
+    """Last names and year from the book's bibliography; empty if it is not here."""
+    text = bibliography.read_text(encoding="utf-8") if bibliography.exists() else ""
+    entry = next((e for e in text.split("\n@") if e.partition("{")[2].startswith(f"{key},")), "")
+    author, year = (re.search(rf"{name} = {{(.+?)}},?\n", entry) for name in ("author", "year"))
+    if not (author and year):
+        return ""
+    first, *others = [name.partition(",")[0] for name in author[1].split(" and ")]
+    shown = [first, others[0] if len(others) == 1 else "others"] if others else [first]
+    return f"{' and '.join(shown)} {year[1]}"
+
+
+# -- TeX as plain letters ----------------------------------------------------------------------------------------------
+
+TOKENS = re.compile(r"\\operatorname\{\w+\}|GL|\\[A-Za-z]+|\\.|\d+|\S")  # a name of several letters is one token
+SIGNS = {r"\mapsto": " -> ", r"\le": " <= ", r"\ge": " >= ", r"\ne": " != ", r"\mid": " | ", "=": " = ", "<": " < ",
+         "+": " + ", r"\,": " ", ",": ", ", r"\times": " x "}  # fmt: skip
+SMALL = {r"\top": "T", r"\dots": "...", r"\tilde": "~", r"\mathbf": "", r"\big": ""}
+
+
+def plain(text: str) -> str:
+    r"""A text with TeX between dollars in plain letters, as the calculations write them.
+
+    >>> plain(r"**If** $\tilde W_K=W_Q^{-1}W_K$, then $ZW_Q^{\top}\ne0$")
+    'If ~W_K = W_Q^-1 W_K, then Z W_Q^T != 0'
+    """
+    words = [re.sub(r"\*+(\S.*?\S|\S)\*+", r"\1", part) for part in text.split("$")]
+    words[1::2] = [plain_formula(TOKENS.findall(part)) for part in text.split("$")[1::2]]
+    return "".join(words)
+
+
+def plain_formula(tokens: list[str]) -> str:
+    """One formula, or one group in braces; consumes its tokens. Neighboring letters are a product: W X, not WX."""
+    written = ""
+    while tokens and (token := tokens.pop(0)) != "}":
+        script = written[-1:] in ("^", "_")
+        if token == "{":
+            shown = plain_formula(tokens)
+            shown = shown.replace(" ", "") if written[-1:] == "_" else shown
+            shown = f"({shown})" if script and not re.fullmatch(r"-?\w+", shown) else shown
+        else:
+            name = re.sub(r"\\operatorname\{(\w+)\}", r"\1", token).removeprefix("\\")
+            shown = SIGNS.get(token, SMALL.get(token, name))
+        apart = not script and re.match(r"[A-Za-z0-9~]", shown) and re.search(r"[A-Za-z0-9)]$", written)
+        written += f" {shown}" if apart else shown
+    return re.sub(r" +", " ", written).strip().replace(" ,", ",")
 
 
 def print_last(id: str) -> None:

@@ -90,10 +90,22 @@ def reparametrize(attention: Attention, which: str = "Q") -> tuple[Any, Attentio
             f"{name} is {rows} x {cols}: under grouped keys only W_Q can become the identity (claim gqa-only-q); "
             "select_columns does what is possible for W_K and W_V",
         )
-    back = right_inverse(theta, name) if which == "Q" else inverse(theta, name)
+    try:
+        back = right_inverse(theta, name) if which == "Q" else inverse(theta, name)
+    except HypothesisError as refusal:
+        if which == "Q":
+            add_hint(refusal, attention)
+        raise
     W_Q, W_K, W_V = reads(back, attention.W_Q, attention.W_K, attention.W_V)
     new = replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V)
     return theta, replace(new, **{name: identity(cols, theta)})  # exact, where back @ theta would be rounded
+
+
+def add_hint(refusal: HypothesisError, attention: Attention) -> None:
+    """To the refusal of a singular W_Q: which of the other projections are square, so that they may do instead."""
+    others = [f'"{c}"' for c in "KV" if len(set(getattr(attention, f"W_{c}").shape)) == 1]
+    if refusal.hypothesis == "invertible" and others:
+        refusal.args = (f"{refusal}; try {' or '.join(others)}",)
 
 
 def reparametrize_cross(attention: Attention, which: str = "K") -> tuple[Any, Any, Attention]:

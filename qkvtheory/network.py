@@ -10,14 +10,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qkvtheory.errors import HypothesisError
+from qkvtheory.linalg import symbolic
+
 
 @dataclass(frozen=True, eq=False)
 class Attention:
     """An attention sublayer without skip and norm: core(x W_Q, m W_K, m W_V) W_O, with m = memory, or x itself.
 
     Shapes: x is n x d, memory n' x d_z, W_Q d x p, W_K and W_V with d (d_z) rows, W_O with d columns; biases are 1 x
-    width.
-    Definitions 1.2, 1.3, 1.6 and 1.12 of the book's notation.
+    width. Symbols and shapes as on the book's page Notation.
+
+    Raises TypeError at construction if ``core`` is not a function. A call raises HypothesisError unless x and memory
+    are matrices with as many columns as the weights that read them have rows.
+
+    >>> import numpy as np
+    >>> a = Attention(lambda q, k, v: q + k - v, *np.eye(2)[None].repeat(4, 0))
+    >>> a(np.ones((1, 2))).tolist()
+    [[1.0, 1.0]]
     """
 
     core: Callable[[Any, Any, Any], Any]
@@ -30,8 +40,17 @@ class Attention:
     b_V: Any = None
     b_O: Any = None
 
+    def __new__(cls, *arguments: Any, **named: Any) -> Attention:
+        """Looks at the core before Python counts the arguments: it would report a forgotten core as a missing W_O."""
+        given = {"core": arguments[0]} if arguments else named
+        if "core" in given and not callable(given["core"]):
+            raise TypeError("the first argument is the core, for example Heads(8)")
+        return object.__new__(cls)
+
     def __call__(self, x: Any, memory: Any = None) -> Any:
-        m = x if memory is None else memory
+        m, source = (x, "x") if memory is None else (memory, "memory")
+        check_read("x", x, W_Q=self.W_Q)
+        check_read(source, m, W_K=self.W_K, W_V=self.W_V)
         q, k, v = affine(x, self.W_Q, self.b_Q), affine(m, self.W_K, self.b_K), affine(m, self.W_V, self.b_V)
         return affine(self.core(q, k, v), self.W_O, self.b_O)
 
@@ -83,6 +102,22 @@ class Network:
         for block in self.blocks:
             x = block(x)
         return x @ self.readout
+
+
+def check_read(name: str, x: Any, **weights: Any) -> None:
+    """Tokens are a matrix, as wide as the weights that read it are tall. (Words look at their sizes themselves.)"""
+    if symbolic(x) or not hasattr(x, "shape"):
+        return
+    if len(x.shape) != 2:
+        raise HypothesisError(
+            "matrix",
+            f"{name} must be a matrix, tokens x width, not an array of shape {tuple(x.shape)}; "
+            "call the sublayer once for each sequence",
+        )
+    for reader, weight in weights.items():
+        if x.shape[1] != weight.shape[0]:
+            size = " x ".join(map(str, x.shape))
+            raise HypothesisError("shapes agree", f"{name} is {size} but {reader} has {weight.shape[0]} rows")
 
 
 def affine(x: Any, weight: Any, bias: Any = None) -> Any:

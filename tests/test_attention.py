@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -141,3 +142,42 @@ def test_widths_that_do_not_fit_are_refused(heads, q, k, words):
     with pytest.raises(HypothesisError, match=words) as refusal:
         Heads(heads)(np.ones((2, q)), np.ones((2, k)), np.ones((2, 4)))
     assert refusal.value.hypothesis == "shapes agree"
+
+
+@pytest.mark.parametrize(("heads", "groups", "width", "keys", "hint"), [
+    (8, None, 64, 16, "pass Heads(8, groups=2)"),
+    (12, None, 24, 8, "keys of width 8 cannot be split into 12 heads; for grouped heads pass Heads(12, groups=4)"),
+    (8, 4, 64, 16, "pass Heads(8, groups=2)"),
+    (8, None, 64, 24, "key heads 3"),  # 3 groups do not divide 8 heads
+    (8, None, 64, 20, "keys of width 20 cannot be split into 8 heads"),  # two groups and a half
+    (8, 2, 64, 40, "key heads 20"),  # 5 groups do not, either
+])  # fmt: skip
+def test_narrow_keys_are_taken_for_forgotten_groups(heads, groups, width, keys, hint):
+    with pytest.raises(HypothesisError, match=re.escape(hint) + "$"):
+        Heads(heads, groups)(np.ones((2, width)), np.ones((2, keys)), np.ones((2, keys)))
+
+
+TABLES = {
+    "for half the tokens": (5, 5, "is 5 x 5 but there are 10 queries and 7 keys"),
+    "for queries only": (10, 10, "is 10 x 10 but there are 10 queries and 7 keys"),
+    "for other heads": (3, 10, 7, "is 3 x 10 x 7 but there are 2 heads, 10 queries and 7 keys"),
+    "for a batch": (1, 2, 10, 7, "is 1 x 2 x 10 x 7 but there are 2 heads, 10 queries and 7 keys"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("table", ["mask", "bias"])
+def test_a_mask_or_bias_of_another_size_is_named(table, case):
+    *shape, says = case
+    core = Heads(2, **{table: np.ones(shape, dtype=bool if table == "mask" else float)})
+    with pytest.raises(HypothesisError, match=f"the {table} {says}$") as refusal:
+        core(np.ones((10, 4)), np.ones((7, 4)), np.ones((7, 4)))
+    assert refusal.value.hypothesis == "shapes agree"
+
+
+@pytest.mark.parametrize("shape", [(10, 7), (2, 10, 7), (1, 10, 7), (1, 7), (10, 1)])
+def test_a_mask_or_bias_may_repeat_along_an_axis(shape, rng):
+    q, k = rng.normal(size=(10, 4)), rng.normal(size=(7, 4))
+    mask, bias = np.ones(shape, dtype=bool), rng.normal(size=shape)
+    full = Heads(2, mask=np.ones((10, 7), dtype=bool), bias=np.broadcast_to(bias, (2, 10, 7)))
+    np.testing.assert_array_equal(Heads(2, mask=mask, bias=bias)(q, k, k), full(q, k, k))

@@ -15,6 +15,7 @@ import pytest
 from qkvtheory import cli, gauge
 from qkvtheory.claims.register import register
 from qkvtheory.cli import main
+from qkvtheory.lanes import formal
 from qkvtheory.lanes.report import PACKAGE
 
 FAST = ["--lane", "symbolic"]
@@ -23,14 +24,14 @@ FAST = ["--lane", "symbolic"]
 def test_a_green_claim_exits_with_zero(capsys):
     assert main(["check", "r-products", "reparam-lemma", "--lane", "symbolic", "exact"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"ok +reparam-lemma +symbolic ok +exact ok", out)
+    assert re.search(r"^pass +reparam-lemma +symbolic pass +exact pass", out, re.M)
     assert "all green" in out
 
 
 @pytest.mark.parametrize("lanes", [["--lane", "symbolic", "--lane", "exact"], ["--lane", "symbolic", "exact"]])
 def test_lanes_add_up(lanes, capsys):
     assert main(["check", "r-products", *lanes]) == 0
-    assert "symbolic ok  exact ok" in capsys.readouterr().out
+    assert "symbolic pass  exact pass" in capsys.readouterr().out
 
 
 def test_a_claim_without_the_lane_is_not_run(capsys, tmp_path):
@@ -38,8 +39,8 @@ def test_a_claim_without_the_lane_is_not_run(capsys, tmp_path):
     assert main(["check", "reparam-lemma", "gqa-only-q", "--lane", "count", "--json", str(target)]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^not run +reparam-lemma +has none of these lanes$", out, re.M)
-    assert re.search(r"^ok +gqa-only-q +count ok", out, re.M)
-    assert re.search(r"^1 claims, 0 controls, .*: all green\nnot run \(1\): reparam-lemma$", out, re.M)
+    assert re.search(r"^pass +gqa-only-q +count pass", out, re.M)
+    assert re.search(r"^1 claim, 0 controls, .*: all green\nnot run \(1\): reparam-lemma$", out, re.M)
     assert [c["status"] for c in json.loads(target.read_text())["claims"]] == ["not-run", "pass"]
 
 
@@ -139,6 +140,66 @@ def test_list_for_machines(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["id"] for row in rows] == list(register())
     assert {"rank", "chapter", "title", "uses", "lanes", "hypotheses", "sources"} <= set(rows[0])
+
+
+@pytest.mark.parametrize("id", ["reparam-lemma", "pattern-rank-threshold"])
+def test_list_show_and_check_count_the_same_controls(id, capsys, monkeypatch, tmp_path):
+    """The manifest of a whole run is the measure: whatever check ran, list counts and show names."""
+    ran = [control.what for control in register()[id].controls]
+    ran += [control.what for control in formal.controls() if control.claim == id]
+    assert main(["list"]) == 0
+    listed = re.search(rf"^{id} .*\n +\d hypotheses, (\d+) controls;", capsys.readouterr().out, re.M)
+    assert listed and int(listed[1]) == len(ran)
+    assert main(["show", id]) == 0
+    shown = re.findall(r"^   control: (.*?)(?: \(formal lane\))?$", capsys.readouterr().out, re.M)
+    assert sorted(shown) == sorted(cli.plain(what) for what in ran)
+    if formal.available() is None:
+        target = tmp_path / "claims.json"
+        assert main(["check", id, "--json", str(target)]) == 0
+        (claim,) = json.loads(target.read_text())["claims"]
+        assert [control["what"] for control in claim["controls"]] == ran
+
+
+def test_without_the_proofs_only_the_claims_own_controls_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(formal, "PROOFS", tmp_path / "none")
+    claim = register()["reparam-lemma"]
+    assert [what for _, what in cli.controls_of(claim)] == [control.what for control in claim.controls]
+
+
+@pytest.mark.parametrize("id", register())
+def test_show_prints_plain_letters(id, capsys):
+    assert main(["show", id]) == 0
+    out = capsys.readouterr().out
+    assert not re.search(r"[$\\{}]|\*\*| _", out.partition("last result")[0])
+
+
+@pytest.mark.parametrize(("tex", "letters"), [
+    (r"$\tilde W_K=W_Q^{-1}W_K$", "~W_K = W_Q^-1 W_K"),
+    (r"$S_{ij}=\alpha\,x_iR_{i-j}W_K^{h\top}$", "S_ij = alpha x_i R_(i-j) W_K^(h T)"),
+    (r"$\operatorname{softmax}(S+r\mathbf1^{\top})$", "softmax(S + r 1^T)"),
+    (r"$F(XW_1,\dots,XW_r)$", "F(X W_1, ..., X W_r)"),
+    (r"a $GL(d)$, **and** *one* of $X\mapsto X\Theta$", "a GL(d), and one of X -> X Theta"),
+    (r"$2gd_h\le d$, $e^{s+t}$", "2 g d_h <= d, e^(s + t)"),
+    ("no formula, 2 * 3 * 4", "no formula, 2 * 3 * 4"),
+])  # fmt: skip
+def test_tex_in_plain_letters(tex, letters):
+    assert cli.plain(tex) == letters
+
+
+def test_sources_are_named_by_author_and_year(capsys, tmp_path):
+    assert cli.author_year("karbevski2025kv") == "Karbevski and Mijoski 2025"
+    assert cli.author_year("graef2024kv") == "Graef 2024"
+    assert cli.author_year("bhojanapalli2020lowrank") == "Bhojanapalli and others 2020"
+    assert cli.author_year("graef") == cli.author_year("graef2024kv", tmp_path / "none.bib") == ""
+    source = register()["gqa-only-q"].sources[0]
+    assert cli.cited(source) == "Karbevski 2026 (karbevski2026nonlinear), reported"
+
+
+def test_one_is_singular():
+    assert cli.counted(1, "hypothesis") == "1 hypothesis"
+    assert cli.counted(0, "hypothesis") == "0 hypotheses"
+    assert cli.counted(1, "control") == "1 control"
+    assert cli.counted(10, "control") == "10 controls"
 
 
 def test_show_prints_statement_hypotheses_controls_and_steps(capsys, tmp_path, monkeypatch):

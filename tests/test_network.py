@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from qkvtheory import MLP, Attention, Block, Network
+from qkvtheory import MLP, Attention, Block, Heads, HypothesisError, Network
 from qkvtheory.network import affine
+from qkvtheory.words import opaque, symbol
 
 
 @pytest.fixture
@@ -78,3 +82,57 @@ def test_affine_without_a_bias():
 def test_an_attention_needs_no_particular_core():
     a = Attention(lambda q, k, v: q + k - v, *np.eye(2)[None].repeat(4, 0))
     assert a(np.ones((1, 2))).tolist() == [[1, 1]]
+
+
+REFUSED = {
+    "a batch": ((np.ones((1, 3, 4)),), "matrix", "x must be a matrix, tokens x width, not an array of shape (1, 3, 4)"),
+    "one token as a row": ((np.ones(4),), "matrix", "not an array of shape (4,)"),
+    "tokens of another width": ((np.ones((3, 2)),), "shapes agree", "x is 3 x 2 but W_Q has 4 rows"),
+    "a batch of memories": ((np.ones((3, 4)), np.ones((1, 5, 4))), "matrix", "memory must be a matrix"),
+    "a memory of another width": ((np.ones((3, 4)), np.ones((5, 2))), "shapes agree", "memory is 5 x 2 but W_K has 4"),
+}
+
+
+@pytest.mark.parametrize(("inputs", "hypothesis", "says"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("core", [Heads(2), lambda q, k, v: q], ids=["Heads", "another core"])
+def test_inputs_that_do_not_fit_are_named(inputs, hypothesis, says, core, layer):
+    with pytest.raises(HypothesisError, match=re.escape(says)) as refusal:
+        layer(core=core)(*inputs)
+    assert refusal.value.hypothesis == hypothesis
+
+
+def test_a_memory_for_keys_and_values_of_another_width_must_be_given(layer):
+    a = layer(W_K=np.ones((6, 4)), W_V=np.ones((6, 4)))
+    with pytest.raises(HypothesisError, match="x is 3 x 4 but W_K has 6 rows"):
+        a(np.ones((3, 4)))
+    assert a(np.ones((3, 4)), np.ones((5, 6))).shape == (3, 4)
+
+
+def test_words_look_at_their_sizes_themselves():
+    x, wide = symbol("X", "n", "d"), symbol("Y", "n", "e")
+    core = opaque("g", "p")
+    a = Attention(core, *(symbol(f"W_{c}", "d", "p") for c in "QKV"), symbol("W_O", "p", "d"))
+    assert a(x) == core(x @ a.W_Q, x @ a.W_K, x @ a.W_V) @ a.W_O
+    with pytest.raises(HypothesisError, match="n x e @ d x p"):
+        a(wide)
+
+
+FOUR = np.eye(2)[None].repeat(4, 0)
+
+
+@pytest.mark.parametrize("arguments", [(*FOUR,), (8, *FOUR), (None, *FOUR), (FOUR[0], *FOUR)])
+def test_a_forgotten_core_is_named(arguments, layer):
+    with pytest.raises(TypeError, match=r"the first argument is the core, for example Heads\(8\)"):
+        Attention(*arguments)
+    with pytest.raises(TypeError, match="the first argument is the core"):
+        Attention(core=8, **dict(zip(("W_Q", "W_K", "W_V", "W_O"), FOUR, strict=True)))
+    with pytest.raises(TypeError, match="the first argument is the core"):
+        replace(layer(), core=8)
+    with pytest.raises(TypeError, match=r"missing .*'core'"):
+        Attention(W_Q=FOUR[0])
+
+
+def test_layers_are_copied_and_pickled(layer):
+    a, x = layer(), np.ones((3, 4))
+    for twin in (copy.copy(a), copy.deepcopy(a), pickle.loads(pickle.dumps(a))):
+        np.testing.assert_array_equal(twin(x), a(x))

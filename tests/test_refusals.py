@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,18 @@ def test_reparametrize_refuses_and_names_the_hypothesis(which, changes, hypothes
     with pytest.raises(HypothesisError) as refusal:
         reparametrize(layer(**changes), which)
     assert refusal.value.hypothesis == hypothesis
+
+
+@pytest.mark.parametrize(("changes", "hint"), [
+    ({}, '; try "K" or "V"'), ({"W_V": np.ones((4, 2)), "W_O": np.ones((2, 4))}, '; try "K"'),
+    (NARROW, ""),  # under grouped keys nothing else can become the identity
+])  # fmt: skip
+def test_the_refusal_of_a_singular_query_projection_says_what_to_try(changes, hint, layer):
+    with pytest.raises(HypothesisError, match=re.escape("(condition number infinite)" + hint) + "$") as refusal:
+        reparametrize(layer(W_Q=np.zeros((4, 4)), **changes))
+    assert refusal.value.hypothesis == "invertible"
+    with pytest.raises(HypothesisError, match=r"condition number infinite\)$"):
+        reparametrize(layer(W_K=np.zeros((4, 4))), "K")
 
 
 @pytest.mark.parametrize("which", ["K", "V"])
