@@ -262,7 +262,10 @@ def is_zero(value: object) -> bool:
 
 
 def describe(side: object) -> str:
-    return side.brief() if isinstance(side, Word) else "the left side" if side is None else f"a {type(side).__name__}"
+    """A side of an equation, for the line that says it fails."""
+    if isinstance(side, Call):
+        return f"{side.name}(...)"
+    return side.brief() if isinstance(side, Word) else "the matrix it should be"
 
 
 def where(world: World) -> str:
