@@ -111,14 +111,14 @@ def calculate(run: Callable[[frozenset[str]], Sides], reasons: Sequence[tuple[st
     return chain if str(sides.right_name) == str(chain.steps[-1].shown) else chain.named(sides.right_name, "definition")
 
 
-def broken_without(run: Callable[[frozenset[str]], Sides]) -> str | Word:
+def broken_without(run: Callable[[], Sides]) -> str | Word:
     """What happens when a hypothesis is switched off: the refusal of the construction, or what is left over.
 
-    ``run`` is called with every remaining hypothesis allowed. Raises ValueError if the equation still holds: then the
-    hypothesis was not needed.
+    ``run`` gives both sides with every other hypothesis allowed. Raises ValueError if the equation still holds: then
+    the hypothesis was not needed.
     """
     try:
-        sides = run(frozenset({"*"}))
+        sides = run()
     except HypothesisError as refusal:
         return str(refusal)
     if sides.left == sides.right:

@@ -23,20 +23,7 @@ from qkvtheory import (
 from qkvtheory.attention import rms_norm
 from qkvtheory.positions import rope
 from qkvtheory.words import symbol
-from tests.layers import block
-
-EPS = np.finfo(np.float64).eps
-SLACK = 256
-
-
-def conditioned(rng: np.random.Generator, d: int, cond: float) -> np.ndarray:
-    u, _, v = np.linalg.svd(rng.normal(size=(d, d)))
-    return (u * np.logspace(0, -np.log10(cond), d)) @ v
-
-
-def error(left: np.ndarray, right: np.ndarray) -> float:
-    return float(np.abs(left - right).max() / np.abs(right).max())
-
+from tests.layers import EPS, SLACK, block, conditioned, error
 
 NARROW = {"core": Heads(2, 1), "W_K": np.ones((4, 2)), "W_V": np.ones((4, 2))}
 BASIS = np.diag([1.0, 2.0, 3.0, 4.0])

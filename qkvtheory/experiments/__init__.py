@@ -8,13 +8,15 @@ PyTorch and other optional libraries are imported here only, and only when a mea
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,3 +72,27 @@ def store(result: Mapping[str, Any], out: str | None) -> None:
         return
     Path(out).write_text(text, "utf8")
     print(f"wrote {out}")
+
+
+class Missing(RuntimeError):
+    """Something an experiment needs is not installed; the message says how to get it."""
+
+
+def command(
+    name: str, description: str, measure: Callable[[], Mapping[str, Any]], arguments: Sequence[str] | None
+) -> int:
+    """The command line of an experiment: measure, then store or print. Exit code 2 with a reason, never a traceback."""
+    module = f"python -m qkvtheory.experiments.{name}"
+    example = f"example: {module} --out book/results/{name}.json"
+    parser = argparse.ArgumentParser(prog=module, description=description, epilog=example)
+    parser.add_argument("--out", metavar="FILE", help="write the result here; without it, print")
+    out = parser.parse_args(arguments).out
+    try:
+        store(measure(), out)
+    except Missing as reason:
+        print(reason, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cannot write {out}: {error.strerror}; give --out a file in an existing folder", file=sys.stderr)
+        return 2
+    return 0

@@ -12,7 +12,6 @@ Sources: Higham 2002, chapters 3 and 14, for errors proportional to eps * cond; 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from qkvtheory.attention import Heads
-from qkvtheory.experiments import nearly_singular_on_purpose, provenance, relative_error, rounded, store
+from qkvtheory.experiments import command, nearly_singular_on_purpose, provenance, relative_error, rounded
 from qkvtheory.gauge import reparametrize
 from qkvtheory.lanes.worlds import SLACK
 from qkvtheory.linalg import inverse
@@ -164,19 +163,7 @@ def measure() -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m qkvtheory.experiments.ladder",
-        description="Measure the error ladder.",
-        epilog="example: python -m qkvtheory.experiments.ladder --out book/results/ladder.json",
-    )
-    parser.add_argument("--out", metavar="FILE", help="write the result here; without it, print")
-    options = parser.parse_args(arguments)
-    try:
-        store(measure(), options.out)
-    except OSError as error:
-        print(f"cannot write {options.out}: {error.strerror}; give --out a file in an existing folder", file=sys.stderr)
-        return 2
-    return 0
+    return command("ladder", "Measure the error ladder.", lambda: measure(), arguments)
 
 
 if __name__ == "__main__":

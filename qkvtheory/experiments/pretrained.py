@@ -10,7 +10,6 @@ reach it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib.util
 import json
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from qkvtheory.attention import Heads
-from qkvtheory.experiments import nearly_singular_on_purpose, provenance, relative_error, rounded, store
+from qkvtheory.experiments import Missing, command, nearly_singular_on_purpose, provenance, relative_error, rounded
 from qkvtheory.gauge import reparametrize
 from qkvtheory.lanes.worlds import SLACK
 from qkvtheory.linalg import condition
@@ -38,10 +37,6 @@ TEXT = (
     "Each vector asks a question, offers a key and carries a value. "
     "Change the basis of the stream, undo it in the three matrices, and no answer changes."
 )
-
-
-class Missing(RuntimeError):
-    """The trained weights, or the library that reads them, are not installed."""
 
 
 class Encoder:
@@ -228,22 +223,7 @@ def extremes(matrices: Sequence[Mapping[str, float]], names: Sequence[str]) -> d
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m qkvtheory.experiments.pretrained",
-        description="Try the Reparametrization Lemma on a trained encoder.",
-        epilog="example: python -m qkvtheory.experiments.pretrained --out book/results/pretrained.json",
-    )
-    parser.add_argument("--out", metavar="FILE", help="write the result here; without it, print")
-    options = parser.parse_args(arguments)
-    try:
-        store(measure(), options.out)
-    except Missing as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"cannot write {options.out}: {error.strerror}; give --out a file in an existing folder", file=sys.stderr)
-        return 2
-    return 0
+    return command("pretrained", "Try the Reparametrization Lemma on a trained encoder.", lambda: measure(), arguments)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def check_symbolic(claim: Claim, result: LaneResult) -> None:
         for step in broken_steps(chain, Hashes(next(s for s in EXACT if claim.settings(s)), HASH_SEEDS[0])):
             result.fail(f"step {step} of its calculation fails at a random point of a prime field")
         for hypothesis in {h for step in chain.steps for h in step.needs}:
-            broken_without(partial(without, claim, hypothesis, number))
+            broken_without(partial(sides_without, claim, hypothesis, number))
             result.comparisons += 1
 
 
@@ -117,10 +117,6 @@ def calculation(claim: Claim, number: int = 0) -> Chain:
         return Sides(value_of(left), value_of(right), shown(left), shown(right))
 
     return calculate(run, [(r, r) for r in reasons])
-
-
-def without(claim: Claim, hypothesis: str, number: int, _: frozenset[str]) -> Sides:
-    return sides_without(claim, hypothesis, number)
 
 
 def sides_without(claim: Claim, hypothesis: str, number: int = 0) -> Sides:

@@ -171,7 +171,7 @@ def breaks(claim: Claim) -> dict[str, dict[str, Any]]:
 
 
 def left_over(claim: Claim, hypothesis: str) -> dict[str, str]:
-    rest = broken_without(lambda _: sides_without(claim, hypothesis))
+    rest = broken_without(lambda: sides_without(claim, hypothesis))
     if isinstance(rest, str):
         return {"message": in_formulas(rest), "latex": ""}
     return {"message": "The two sides then differ by", "latex": rest.latex()}
