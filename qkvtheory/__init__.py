@@ -18,6 +18,7 @@ from qkvtheory.attention import Heads, causal, prefix, sliding_window
 from qkvtheory.gauge import change_basis, rebase, reparametrize
 from qkvtheory.linalg import ConditionWarning, HypothesisError, condition, inverse, right_inverse
 from qkvtheory.network import MLP, Attention, Block, Network
+from qkvtheory.stacks import conjugate, eliminate, eliminate_queries, explain
 
 __version__ = "0.1.0.dev0"
 __all__ = [
@@ -31,6 +32,10 @@ __all__ = [
     "causal",
     "change_basis",
     "condition",
+    "conjugate",
+    "eliminate",
+    "eliminate_queries",
+    "explain",
     "inverse",
     "prefix",
     "rebase",

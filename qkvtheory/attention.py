@@ -45,7 +45,7 @@ def base_two(scores: Any, keep: Any = None) -> Any:
 def normalized_rows(weights: Any, keep: Any = None) -> Any:
     if keep is not None:
         weights = np.where(keep, weights, weights * 0)
-    return weights / weights.sum(axis=-1, keepdims=True)
+    return weights * (1 / weights.sum(axis=-1, keepdims=True))  # one division a row: they are the dear ones in a field
 
 
 def causal(n: int) -> np.ndarray:

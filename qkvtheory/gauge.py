@@ -10,15 +10,16 @@ library, dtype and device, with sizes that fit. What does not is refused with a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from qkvtheory.attention import Heads
+from qkvtheory.checks import check, check_block, fits, one_stream, sound, square
 from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import (
-    agree,
-    check_array,
-    check_finite,
     complete_basis,
     concat,
     identity,
@@ -26,12 +27,15 @@ from qkvtheory.linalg import (
     right_inverse,
     symbolic,
 )
-from qkvtheory.network import Attention, Block, Network
+from qkvtheory.network import MLP, Attention, Block
 
 
 def reads(back: Any, *weights: Any) -> tuple[Any, ...]:
-    """The weights that read x @ theta as ``weights`` read x, when theta @ back = I. Claim r-products."""
-    return tuple(back @ weight for weight in weights)
+    """The weights that read x @ theta as ``weights`` read x, when theta @ back = I. Claim r-products.
+
+    None for ``back``: the state is left as it is.
+    """
+    return weights if back is None else tuple(back @ weight for weight in weights)
 
 
 def change_basis(attention: Attention, theta: Any, phi: Any = None) -> Attention:
@@ -53,9 +57,15 @@ def change_basis(attention: Attention, theta: Any, phi: Any = None) -> Attention
     check(attention, theta=theta, phi=phi)
     back = inverse(theta, "theta")
     back_memory = back if phi is None else inverse(phi, "phi")
+    return moved(attention, back, back_memory)
+
+
+def moved(attention: Attention, back: Any, back_memory: Any, leave: Any = None) -> Attention:
+    """The sublayer that reads in other bases, and writes in the basis ``leave``; the biases of the three reads stay."""
     (W_Q,) = reads(back, attention.W_Q)
     W_K, W_V = reads(back_memory, attention.W_K, attention.W_V)
-    return replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V)
+    W_O, b_O = carried(attention.W_O, leave), carried(attention.b_O, leave)
+    return replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, b_O=b_O)
 
 
 def reparametrize(attention: Attention, which: str = "Q") -> tuple[Any, Attention]:
@@ -174,134 +184,130 @@ def merge_single_head(attention: Attention) -> Attention:
     return replace(attention, core=core, W_Q=reads_x, W_K=W_K @ W_Q.mT, W_V=reads_memory, W_O=W_V @ W_O)
 
 
-def rebase(block: Block, enter: Any, leave: Any) -> Block:
+def rebase(
+    block: Block,
+    enter: Any,
+    leave: Any,
+    middle: Any = None,
+    memory: Any = None,
+    invert: Callable[[Any, str], Any] | None = None,
+) -> Block:
     """The block that reads x @ enter where ``block`` read x, and writes z @ leave where it wrote z.
 
-    The block must have a skip around attention and none around the MLP: the MLP's write is the free place for a new
-    basis (claim where-theta-goes). ``enter`` must be invertible; ``leave`` need not be.
+    ``middle`` is the basis of the state between attention and MLP. An identity skip joins two states, which then have
+    one basis: so by default ``middle`` is ``enter`` beside a skip around attention, and ``leave`` beside one around the
+    MLP. A basis that is None leaves its state as it is. The new weights are
+
+        enter^-1 W_Q, enter^-1 W_K, enter^-1 W_V, W_O middle, middle^-1 W_up, W_down leave
+
+    with b_O and b_down as W_O and W_down; a learned skip A becomes (basis before)^-1 A (basis after). Bases are d x d.
+    Those in which something is read must be invertible; beside a skip around attention only, ``leave`` need not be.
+    ``memory``: the basis of what a cross-attention sublayer reads. ``invert``: how to invert a basis.
+
+    Raises HypothesisError naming what fails: "one basis" (an identity skip joins states with different bases),
+    "no norm" (a norm reads a state whose basis changes), "invertible", "shapes agree", ...
+    Source: arXiv 2510.23912, for a skip around attention only; Graef, arXiv 2404.12362, without skips.
     """
-    if block.mlp_skip or not block.attention_skip:
-        raise HypothesisError(
-            "skip around attention only", "rebase carries one basis in and another out through the MLP"
-        )
-    mlp = block.mlp
-    rows = {name: b for name in ("b_up", "b_down") if (b := getattr(mlp, name)) is not None}
-    sound({"enter": enter, "leave": leave, "W_up": mlp.W_up, "W_down": mlp.W_down}, rows)
-    for name, bias in rows.items():
-        beside(name, bias, f"W_{name[2:]}", getattr(mlp, f"W_{name[2:]}"))
-    check(block.attention, theta=enter)
-    fits("enter", enter, "W_up", mlp.W_up)
-    fits("W_O", block.attention.W_O, "enter", enter)
-    fits("W_down", mlp.W_down, "leave", leave)
-    back = inverse(enter, "enter")
+    sound({name: b for name, b in (("enter", enter), ("leave", leave), ("middle", middle)) if b is not None}, {})
+    invert = invert or remembered()
+    middle = between(block, enter, leave, middle)
+    check_block(block, enter=enter, middle=middle, leave=leave, memory=memory)
+    back, back_middle = invert(enter, "enter"), invert(middle, "middle")
+    attention = moved(block.attention, back, back, leave if block.parallel else middle)
+    mlp = moved_mlp(block.mlp, back if block.parallel else back_middle, leave)
+    cross = block.cross and moved(block.cross, back_middle, invert(memory, "memory"), middle)
+    skips = {"attention_skip": linear(block.attention_skip, back, middle)}
+    skips["mlp_skip"] = linear(block.mlp_skip, back_middle, leave)
+    return replace(block, attention=attention, mlp=mlp, cross=cross, **skips)
+
+
+def moved_mlp(mlp: MLP, back: Any, leave: Any) -> MLP:
     (W_up,) = reads(back, mlp.W_up)
-    mlp = replace(mlp, W_up=W_up, W_down=mlp.W_down @ leave, b_down=carried(mlp.b_down, leave))
-    inner = change_basis(block.attention, enter)
-    return replace(block, attention=replace(inner, W_O=inner.W_O @ enter, b_O=carried(inner.b_O, enter)), mlp=mlp)
+    return replace(mlp, W_up=W_up, W_down=carried(mlp.W_down, leave), b_down=carried(mlp.b_down, leave))
 
 
-def eliminate_queries(network: Network, one: Any = None) -> Network:
-    """All W_Q = I in a network with skips around attention only and no norm: the basis entering each block is its W_Q.
+def linear(skip: Any, back: Any, leave: Any) -> Any:
+    """An identity skip and none stay; a learned one goes from the basis before it to the basis after it."""
+    if isinstance(skip, bool):
+        return skip
+    (skip,) = reads(back, skip)
+    return carried(skip, leave)
 
-    arXiv 2510.23912, "Attention-Skip-Only Query Weight Elimination". ``one``: the identity basis at the readout.
-    Every W_Q must be square and invertible. Raises HypothesisError also where ``rebase`` does.
+
+def remembered() -> Callable[[Any, str], Any]:
+    """``inverse``, found once for each basis; for no basis there is none."""
+    known: dict[int, tuple[Any, Any]] = {id(None): (None, None)}
+
+    def invert(basis: Any, name: str) -> Any:
+        if id(basis) not in known:
+            known[id(basis)] = basis, inverse(basis, name)
+        return known[id(basis)][1]
+
+    return invert
+
+
+def between(block: Block, enter: Any, leave: Any, middle: Any) -> Any:
+    """The basis of the state between attention and MLP. Refuses bases that differ on the two sides of a skip."""
+    if block.parallel:
+        middle = leave
+        joined = [("attention and MLP", block.attention_skip, enter, leave)]
+    else:
+        if middle is None:
+            middle = enter if block.attention_skip is True else leave if block.mlp_skip is True else None
+        joined = [("attention", block.attention_skip, enter, middle), ("the MLP", block.mlp_skip, middle, leave)]
+    for what, skip, before, after in joined:
+        if skip is True and not same(before, after):
+            raise HypothesisError(
+                "one basis", f"the skip around {what} carries its state on unchanged, so both its ends have one basis"
+            )
+    return middle
+
+
+def same(a: Any, b: Any) -> bool:
+    """The same basis: the same object, or equal matrices."""
+    if a is b or a is None or b is None:
+        return a is b
+    if symbolic(a) or symbolic(b):
+        return bool(a == b)
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def carried(write: Any, basis: Any) -> Any:
+    """A write, or a bias of one, in another basis of the state that it is added to."""
+    return write if write is None or basis is None else write @ basis
+
+
+def align_heads(attention: Attention, shared: Any) -> Attention:
+    """The same sublayer with W_Q = ``shared``, if every head of W_Q spans the same space as that head of ``shared``.
+
+    Then W_Q = shared B with one invertible block of B for each head, and W_K takes it over: W_K B^T (claim shared-head-
+    spaces). ``shared`` is d x d and invertible. As many key/value heads as query heads, no RoPE, no QK-norm, no query
+    or key bias. A core other than ``Heads`` cannot be looked into: whoever passes one vouches for B and bare scores.
+    Raises HypothesisError naming what fails ("same head spaces", "bare scores", "multi-head attention").
     """
-    if not network.blocks:
-        raise ValueError("the network has no blocks, so it has no queries to eliminate")
-    bases = [block.attention.W_Q for block in network.blocks]
-    named = {f"W_Q of block {i}": basis for i, basis in enumerate(bases)}
-    ends = {"embedding": network.embedding, "positions": network.positions, "readout": network.readout}
-    sound({name: m for name, m in (ends | named).items() if m is not None}, {})
-    for name, basis in named.items():
-        square(name, basis)
-    for name in ("embedding", "positions"):
-        if ends[name] is not None:
-            fits(name, ends[name], "W_Q of block 0", bases[0])
-    leave = [*bases[1:], identity(bases[-1].shape[1], bases[-1]) if one is None else one]
-    fits("the basis at the readout", leave[-1], "readout", network.readout)
-    blocks = [without_queries(*triple) for triple in zip(network.blocks, bases, leave, strict=True)]
-    return replace(
-        network,
-        embedding=network.embedding @ bases[0],
-        blocks=blocks,
-        positions=carried(network.positions, bases[0]),
-    )
+    core = attention.core
+    if isinstance(core, Heads):
+        if core.kv_heads != core.heads:
+            raise HypothesisError("multi-head attention", "query heads that share a key head cannot turn it apart")
+        if core.rotate is not None or core.norm_q is not None or core.norm_k is not None:
+            raise HypothesisError("bare scores", "RoPE or QK-norm stands between the head's basis and its scores")
+    if attention.b_Q is not None or attention.b_K is not None:
+        raise HypothesisError("bare scores", "a bias on queries or keys would have to turn with its head")
+    check(attention, theta=shared)
+    (turn,) = reads(inverse(shared, "shared"), attention.W_Q)
+    if isinstance(core, Heads) and not symbolic(turn):
+        check_blocks(turn, core.heads)
+    return replace(attention, W_Q=shared, W_K=attention.W_K @ turn.mT)
 
 
-def without_queries(block: Block, enter: Any, leave: Any) -> Block:
-    """``rebase`` with the block's own W_Q at the entrance: its new W_Q is I, set exactly instead of rounded."""
-    new = rebase(block, enter, leave)
-    return replace(new, attention=replace(new.attention, W_Q=identity(enter.shape[1], enter)))
-
-
-def carried(row: Any, basis: Any) -> Any:
-    return None if row is None else row @ basis
-
-
-def check(attention: Attention, theta: Any = None, phi: Any = None) -> None:
-    """Matrices of finite numbers, all of one kind, with shapes that fit: before anything is computed."""
-    weights = {f"W_{name}": getattr(attention, f"W_{name}") for name in "QKVO"}
-    bases = {name: basis for name, basis in (("theta", theta), ("phi", phi)) if basis is not None}
-    biases = {name: b for name in ("b_Q", "b_K", "b_V", "b_O") if (b := getattr(attention, name)) is not None}
-    sound({**weights, **bases}, biases)
-    for name, bias in biases.items():
-        beside(name, bias, f"W_{name[2:]}", weights[f"W_{name[2:]}"])
-    if weights["W_K"].shape[0] != weights["W_V"].shape[0]:
-        raise unlike(weights, "W_K", "W_V", "they read one stream, so they need equally many rows")
-    if "theta" in bases and "phi" not in bases:
-        one_stream(attention)
-    stream = ("W_Q",) if phi is not None else ("W_Q", "W_K", "W_V")
-    for name, readers in (("theta", stream), ("phi", ("W_K", "W_V"))):
-        if name in bases:
-            square(name, bases[name])
-            for reader in readers:
-                fits(name, bases[name], reader, weights[reader])
-    if isinstance(attention.core, Heads) and not symbolic(weights["W_Q"]):
-        wide = attention.core.width(weights["W_V"].shape[1])
-        if wide != weights["W_O"].shape[0]:
-            raise HypothesisError("shapes agree", f"the heads write {wide} columns but W_O is {show(weights['W_O'])}")
-
-
-def one_stream(attention: Attention) -> None:
-    """Queries, keys and values are read from one stream: one basis is to serve all three."""
-    weights = {name: getattr(attention, name) for name in ("W_Q", "W_K")}
-    if weights["W_Q"].shape[0] != weights["W_K"].shape[0]:
-        raise unlike(weights, "W_Q", "W_K", "they read two streams, which take two bases (see reparametrize_cross)")
-
-
-def sound(matrices: dict[str, Any], biases: dict[str, Any]) -> None:
-    """Plain arrays of real numbers, then of one kind, then finite: the first question that fails is the one named."""
-    everything = {**matrices, **biases}
-    for name, a in everything.items():
-        check_array(a, name, row=name in biases)
-    agree(**everything)
-    for name, a in everything.items():
-        check_finite(a, name)
-
-
-def square(name: str, basis: Any) -> None:
-    if basis.shape[0] != basis.shape[1]:
-        raise HypothesisError("square", f"{name} is {show(basis)}; a change of basis is square")
-
-
-def fits(first: str, a: Any, second: str, b: Any) -> None:
-    """The product a @ b must exist."""
-    if a.shape[1] != b.shape[0]:
-        raise unlike({first: a, second: b}, first, second, "the columns of the one are not the rows of the other")
-
-
-def beside(name: str, bias: Any, weight_name: str, weight: Any) -> None:
-    """A bias is one row, as wide as its weight. (Words look at their sizes themselves, when they are added.)"""
-    if symbolic(bias):
-        return
-    if bias.shape[-1] != weight.shape[1] or (bias.ndim == 2 and bias.shape[0] != 1):
-        raise unlike({name: bias, weight_name: weight}, name, weight_name, "a bias is one row, as wide as its weight")
-
-
-def unlike(matrices: dict[str, Any], first: str, second: str, why: str) -> HypothesisError:
-    shapes = f"{first} is {show(matrices[first])} but {second} is {show(matrices[second])}"
-    return HypothesisError("shapes agree", f"{shapes}: {why}")
-
-
-def show(a: Any) -> str:
-    return " x ".join(map(str, a.shape))
+def check_blocks(turn: Any, heads: int) -> None:
+    """Refuse a matrix that mixes the coordinates of different heads (for floats: by more than rounding)."""
+    width = turn.shape[0] // heads
+    head = np.arange(turn.shape[0]) // width
+    rows, cols = np.nonzero(head[:, None] != head[None, :])
+    largest = max(abs(float(turn[i, j])) for i in range(len(head)) for j in range(len(head)))
+    outside = max((abs(float(turn[i, j])) for i, j in zip(rows, cols, strict=True)), default=0.0)
+    if outside > (0 if turn.dtype == object else 1e-6) * largest:
+        raise HypothesisError(
+            "same head spaces", f"a head of W_Q leaves the space of that head of the shared matrix (by {outside:.1e})"
+        )

@@ -132,6 +132,23 @@ def condition(a: Any) -> float:
         return math.inf
 
 
+def orthogonal(a: Any) -> bool:
+    """Is a a^T = I? Exactly for words and exact numbers, up to rounding for floats.
+
+    >>> orthogonal(np.array([[0.6, 0.8], [-0.8, 0.6]])), orthogonal(np.diag([1.0, 2.0]))
+    (True, False)
+    """
+    if a.shape[0] != a.shape[1]:
+        return False
+    if symbolic(a):
+        return bool(a @ a.mT == identity(a.shape[0], a))
+    gap = a @ a.mT - identity(a.shape[0], a)
+    if a.dtype == object:
+        return not (gap != 0).any()
+    xp = array_namespace(a)
+    return scalar(xp.max(xp.abs(gap))) <= 8 * a.shape[0] * float(xp.finfo(a.dtype).eps)
+
+
 def symbolic(a: Any) -> bool:
     """Words, and expressions that only write themselves down, know their own inverses."""
     return hasattr(a, "right_inverse")
@@ -193,8 +210,9 @@ def rank(a: np.ndarray) -> int:
         if pivot is None:
             continue
         rows[[found, pivot]] = rows[[pivot, found]]
+        rows[found] = rows[found] * (1 / rows[found, column])
         for r in range(found + 1, len(rows)):
-            rows[r] = rows[r] - rows[found] * (rows[r, column] / rows[found, column])
+            rows[r] = rows[r] - rows[found] * rows[r, column]
         found += 1
     return found
 
@@ -311,7 +329,7 @@ def gauss_jordan(a: np.ndarray, name: str = "the matrix") -> np.ndarray:
         if pivot is None:
             raise HypothesisError("invertible", f"{name} is singular")
         rows[[i, pivot]] = rows[[pivot, i]]
-        rows[i] = rows[i] / rows[i, i]
+        rows[i] = rows[i] * (1 / rows[i, i])
         for r in range(size):
             if r != i and rows[r, i] != 0:
                 rows[r] = rows[r] - rows[i] * rows[r, i]

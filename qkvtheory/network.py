@@ -71,37 +71,71 @@ class MLP:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Attention, then MLP, each with or without a skip: the topologies T0, TA, TM, T2 of the book's notation."""
+    """Attention, then MLP, each with or without a skip: the topologies T0, TA, TM, T2 of the book's notation.
+
+    A skip is True (the identity), False (none) or a d x d matrix A (a learned linear skip, x A + ...).
+    ``attention_norm`` and ``mlp_norm``: functions applied to what a sublayer reads (pre-norm), with their gains inside.
+    ``parallel``: attention and MLP both read x, and their writes are added: [x +] attention(x) + mlp(x); the skip is
+    ``attention_skip``. ``cross``: a cross-attention sublayer between the two, with the same kind of skip as attention.
+    """
 
     attention: Attention
     mlp: MLP
-    attention_skip: bool = True
-    mlp_skip: bool = False
+    attention_skip: Any = True
+    mlp_skip: Any = False
+    attention_norm: Callable[[Any], Any] | None = None
+    mlp_norm: Callable[[Any], Any] | None = None
+    parallel: bool = False
+    cross: Attention | None = None
 
-    def __call__(self, x: Any) -> Any:
-        y = x + self.attention(x) if self.attention_skip else self.attention(x)
-        z = self.mlp(y)
-        return y + z if self.mlp_skip else z
+    def __call__(self, x: Any, memory: Any = None) -> Any:
+        z = self.attention(normed(self.attention_norm, x))
+        if self.parallel:
+            return past(self.attention_skip, x, z + self.mlp(normed(self.mlp_norm, x)))
+        y = past(self.attention_skip, x, z)
+        if self.cross is not None:
+            y = past(self.attention_skip, y, self.cross(normed(self.attention_norm, y), memory))
+        return past(self.mlp_skip, y, self.mlp(normed(self.mlp_norm, y)))
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """tokens E (+ P), the blocks in order, then the readout. ``tokens`` is n x v, one row per token (one-hot, or
     any rows).
+
+    ``readout`` None ties it to the embedding: D = E^T. ``norm`` is the norm before the readout. ``memory`` is what the
+    cross-attention sublayers read, where there are any.
     """
 
     embedding: Any
     blocks: Sequence[Block]
-    readout: Any
+    readout: Any = None
     positions: Any = None
+    norm: Callable[[Any], Any] | None = None
 
-    def __call__(self, tokens: Any) -> Any:
+    def __call__(self, tokens: Any, memory: Any = None) -> Any:
+        x = normed(self.norm, self.stream(tokens, memory))
+        return x @ (self.embedding.mT if self.readout is None else self.readout)
+
+    def stream(self, tokens: Any, memory: Any = None) -> Any:
+        """The hidden state after the last block, before norm and readout."""
         x = tokens @ self.embedding
         if self.positions is not None:
             x = x + self.positions
         for block in self.blocks:
-            x = block(x)
-        return x @ self.readout
+            x = block(x) if memory is None else block(x, memory)
+        return x
+
+
+def past(skip: Any, x: Any, update: Any) -> Any:
+    """What leaves a sublayer: its update alone, beside x, or beside x A for a learned skip A."""
+    if skip is False:
+        return update
+    return (x if skip is True else x @ skip) + update
+
+
+def normed(norm: Callable[[Any], Any] | None, x: Any) -> Any:
+    return x if norm is None else norm(x)
 
 
 def check_read(name: str, x: Any, **weights: Any) -> None:

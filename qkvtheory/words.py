@@ -34,7 +34,7 @@ from qkvtheory.errors import HypothesisError
 Scalar = int | Fraction
 SQUARE = frozenset({"invertible", "orthogonal", "symmetric", "diagonal"})  # facts of square letters only
 TWO_SIDED = frozenset({"invertible", "orthogonal"})
-FACTS = SQUARE | {"full row rank", "rows sum to one", "formal"}
+FACTS = SQUARE | {"full row rank", "rows sum to one", "formal", "entrywise"}
 ALL_ONES = frozenset({"all ones"})  # nobody can declare it: only ``ones_letter`` makes such letters
 GREEK = {"Theta", "Phi", "Lambda", "Gamma", "Omega", "Sigma", "Pi"}
 
@@ -76,11 +76,14 @@ class Letter:
         return letter
 
     def turned(self, inverted: bool, transposed: bool) -> Letter:
-        """This letter with its exponents set, in normal form for orthogonal, symmetric and diagonal letters."""
+        """This letter with its exponents set, in normal form: orthogonal, symmetric, diagonal and entrywise letters."""
         if "orthogonal" in self.facts and transposed:
             inverted, transposed = not inverted, False
         if self.facts & {"symmetric", "diagonal"}:
             transposed = False
+        if "entrywise" in self.facts and transposed != self.transposed:  # f(S)^T = f(S^T)
+            args = tuple(argument.mT for argument in self.args)
+            return Letter(self.name, self.cols, self.rows, args, self.facts, inverted, False, self.inputs)
         swapped = inverted != self.inverted, transposed != self.transposed
         rows, cols = (self.cols, self.rows) if swapped[0] != swapped[1] else (self.rows, self.cols)
         return Letter(self.name, rows, cols, self.args, self.facts, inverted, transposed, self.inputs)
@@ -188,11 +191,38 @@ def rule_rows_sum_to_one(a: Letter, b: Letter) -> Any:
 
 
 def rule_annihilates(a: Letter, b: Letter) -> Any:
-    """Z W = 0 for a Z declared to lie in the left null space of W."""
-    return "zero" if Annihilates(b) in a.facts and not (a.inverted or a.transposed) else None
+    """Z W = 0 for a Z declared to lie in the left null space of W; and W^T Z^T = 0, which says the same."""
+    return "zero" if kills(a, b) or kills(b.mT, a.mT) else None
 
 
-RULES: tuple[Callable[[Letter, Letter], Any], ...] = (rule_inverse, rule_rows_sum_to_one, rule_annihilates)
+def kills(a: Letter, b: Letter) -> bool:
+    return Annihilates(b) in a.facts and not (a.inverted or a.transposed)
+
+
+def rule_diagonal(a: Letter, b: Letter) -> Any:
+    """diag(v) 1 = v and 1^T diag(v) = v^T, for a column v that is one word."""
+    if b is ones_letter(b.rows, "1"):
+        return column_of(a)
+    if a is ones_letter("1", a.cols):
+        column = column_of(b)
+        return None if column is None else tuple(letter.mT for letter in reversed(column))
+    return None
+
+
+def column_of(letter: Letter) -> tuple[Letter, ...] | None:
+    """The word v of a letter diag(v); None for other letters, and where v is a sum, which no one word can replace."""
+    if letter.name != "diag" or letter.inverted or len(letter.args) != 1 or letter.args[0].cols != "1":
+        return None
+    terms = list(letter.args[0].terms)
+    return terms[0][0] if len(terms) == 1 and terms[0][1] == 1 and terms[0][0] else None
+
+
+RULES: tuple[Callable[[Letter, Letter], Any], ...] = (
+    rule_inverse,
+    rule_rows_sum_to_one,
+    rule_annihilates,
+    rule_diagonal,
+)
 
 
 def join(u: tuple[Letter, ...], v: tuple[Letter, ...]) -> tuple[Letter, ...] | None:
@@ -203,11 +233,31 @@ def join(u: tuple[Letter, ...], v: tuple[Letter, ...]) -> tuple[Letter, ...] | N
             if result is not None:
                 break
         else:
-            break
+            return normalized(u + v)
         if result == "zero":
             return None
         u, v = u[:-1], (*result, *v[1:])
     return u + v
+
+
+def normalized(word: tuple[Letter, ...]) -> tuple[Letter, ...] | None:
+    """diag(v)^-1 v = 1 and v^T diag(v)^-1 = 1^T, wherever they stand in the word: rule_diagonal read backwards."""
+    for at, letter in enumerate(word):
+        if letter.name != "diag" or not letter.inverted or "formal" in letter.facts:
+            continue
+        column = column_of(letter.inverse()) or ()
+        row, width = tuple(x.mT for x in reversed(column)), len(column)
+        if width and word[at + 1 : at + 1 + width] == column:
+            return join((*word[:at], one_of(letter.rows, "1")), word[at + 1 + width :])
+        if width and at >= width and word[at - width : at] == row:
+            return join(word[: at - width], (one_of("1", letter.cols), *word[at + 1 :]))
+    return word
+
+
+def one_of(rows: str, cols: str) -> Letter:
+    letter = ones_letter(rows, cols)
+    assert letter is not None
+    return letter
 
 
 class Word:
@@ -407,14 +457,23 @@ def softmax(scores: Word, name: str = "softmax") -> Word:
 
 
 def exponential(scores: Word) -> Word:
-    """Entrywise exp with its law exp(S + r 1^T) = diag(exp(r)) exp(S); diag(exp(r)) is invertible, since exp > 0."""
-    ones_row = ones_letter("1", scores.cols)
+    """Entrywise exp with its laws exp(S + r 1^T) = diag(exp(r)) exp(S) and exp(S + 1 c^T) = exp(S) diag(exp(c)).
+
+    These diagonal matrices are invertible, since exp > 0.
+    """
+    if "1" in scores.shape:
+        return opaque("exp", entrywise=True)(scores)
+    ones_row, ones_column = ones_letter("1", scores.cols), ones_letter(scores.rows, "1")
     along_rows = [(w[:-1], k) for w, k in scores.terms if w and w[-1] is ones_row]
-    rest = Word(scores.rows, scores.cols, (term for term in scores.terms if not (term[0] and term[0][-1] is ones_row)))
-    plain = opaque("exp")(rest)
-    if not along_rows:
-        return plain
-    return diagonal(opaque("exp")(Word(scores.rows, "1", along_rows)), invertible=True) @ plain
+    others = [(w, k) for w, k in scores.terms if not (w and w[-1] is ones_row)]
+    along_columns = [(w[1:], k) for w, k in others if w and w[0] is ones_column]
+    rest = [(w, k) for w, k in others if not (w and w[0] is ones_column)]
+    result = opaque("exp", entrywise=True)(Word(scores.rows, scores.cols, rest))
+    if along_rows:
+        result = diagonal(exponential(Word(scores.rows, "1", along_rows)), invertible=True) @ result
+    if along_columns:
+        result = result @ diagonal(exponential(Word("1", scores.cols, along_columns)).mT, invertible=True)
+    return result
 
 
 def diagonal(v: Word, invertible: bool = False, formal: bool = False) -> Word:
@@ -451,6 +510,12 @@ def ones(size: str) -> Word:
 def annihilator(name: str, rows: str, of: Word) -> Word:
     """A matrix Z about which only Z @ of = 0 is known, for a single letter ``of``. Raises ValueError for more."""
     return Word(rows, of.rows, [((Letter(name, rows, of.rows, facts={Annihilates(single_letter(of))}),), 1)])
+
+
+def centering(size: str) -> Word:
+    """C = I - 1 1^T / n, of which only C^T = C and C 1 = 0 are used."""
+    (one,) = (letter for letters, _ in ones(size).terms for letter in letters)
+    return Word(size, size, [((Letter("C", size, size, facts={"symmetric", Annihilates(one)}),), 1)])
 
 
 def single_letter(word: Word) -> Letter:

@@ -31,6 +31,11 @@ def value(letter: Letter, sizes: dict[str, int]) -> np.ndarray:
     if letter is ones_letter(letter.rows, letter.cols):
         return np.full((sizes[letter.rows], sizes[letter.cols]), Residue(1), dtype=object)
     base = letter.turned(inverted=False, transposed=False)
+    if base.name == "diag":
+        return evaluate(base.args[0], sizes) * identity(sizes[base.rows], ONE)
+    if "entrywise" in base.facts:
+        entries = evaluate(base.args[0], sizes)
+        return np.frompyfunc(lambda x: hashed(f"{base.name} {x.value}", 1, 1)[0, 0], 1, 1)(entries)
     key = " ".join([base.name, *(str(x.value) for a in base.args for x in evaluate(a, sizes).ravel())])
     matrix = with_facts(hashed(key, sizes[base.rows], sizes[base.cols]), base.facts)
     if letter.inverted:

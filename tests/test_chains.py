@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qkvtheory import MLP, Attention, Block, Network, gauge
+from qkvtheory import MLP, Attention, Block, Network, gauge, stacks
 from qkvtheory.chains import BrokenStep, Chain, Sides, broken_without, calculate, induction
 from qkvtheory.lanes.worlds import Words
 from qkvtheory.words import Word, identity, opaque, symbol
@@ -128,7 +128,7 @@ def test_a_damaged_base_is_caught():
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_the_real_loop(depth):
     old = network(depth)
-    new = gauge.eliminate_queries(old)
+    new = stacks.eliminate_queries(old)
     assert new(TOKENS) == old(TOKENS)
     assert all(identity("d") == b.attention.W_Q for b in new.blocks)
 
@@ -137,7 +137,7 @@ def test_the_real_loop(depth):
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_the_real_loop_with_a_damaged_layer(depth, damage):
     old = network(depth)
-    new = gauge.eliminate_queries(old)
+    new = stacks.eliminate_queries(old)
     damaged = [damage(new.blocks[0], old.blocks[0]), *new.blocks[1:]]
     same = replace(new, blocks=damaged)(TOKENS) == old(TOKENS)
     # The last block writes in the basis of the readout, so its W_down is what it was.

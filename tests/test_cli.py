@@ -263,7 +263,7 @@ def copy(tmp_path_factory) -> Path:
 
 READS = "reads(back_memory, attention.W_K, attention.W_V)"
 EDITS = {
-    "the other side": ("return tuple(back @ weight for", "return tuple(weight @ back for"),
+    "the other side": ("tuple(back @ weight for", "tuple(weight @ back for"),
     "a weight not read": (f"W_K, W_V = {READS}", "W_K, W_V = attention.W_K, attention.W_V"),
     "values for keys": (READS, "reads(back_memory, attention.W_V, attention.W_K)"),
     "one minus sign": ("tuple(back @ weight for", "tuple(-1 * back @ weight for"),

@@ -22,6 +22,7 @@ from qkvtheory import (
     rebase,
     reparametrize,
     sliding_window,
+    stacks,
 )
 from qkvtheory.attention import rms_norm
 from qkvtheory.positions import alibi, rope
@@ -170,7 +171,7 @@ def test_rebase_carries_one_basis_in_and_another_out(rng):
 def test_all_query_projections_of_a_network_become_the_identity(layers, rng):
     embedding, positions, readout = (rng.normal(size=s) for s in ((7, 4), (3, 4), (4, 7)))
     old = Network(embedding, [block(rng) for _ in range(layers)], readout, positions)
-    new = gauge.eliminate_queries(old)
+    new = stacks.eliminate_queries(old)
     tokens = np.eye(7)[[1, 5, 2]]
     assert error(new(tokens), old(tokens)) < 1e-9
     for b in new.blocks:

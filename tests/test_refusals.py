@@ -19,6 +19,7 @@ from qkvtheory import (
     gauge,
     rebase,
     reparametrize,
+    stacks,
 )
 from qkvtheory.attention import rms_norm
 from qkvtheory.positions import rope
@@ -234,10 +235,12 @@ def test_merging_refuses_biases(bias, layer):
 
 
 def test_rebase_refuses(rng):
-    for topology in ({"mlp_skip": True}, {"attention_skip": False}):
-        with pytest.raises(HypothesisError) as refusal:
-            rebase(block(rng, **topology), BASIS, BASIS)
-        assert refusal.value.hypothesis == "skip around attention only"
+    with pytest.raises(HypothesisError, match="around the MLP") as refusal:
+        rebase(block(rng, mlp_skip=True), BASIS, 2 * BASIS)
+    assert refusal.value.hypothesis == "one basis"
+    with pytest.raises(HypothesisError, match="around attention") as refusal:
+        rebase(block(rng), BASIS, BASIS, middle=2 * BASIS)
+    assert refusal.value.hypothesis == "one basis"
     with pytest.raises(HypothesisError) as refusal:
         rebase(block(rng), np.ones((4, 4)), BASIS)
     assert refusal.value.hypothesis == "invertible"
@@ -295,15 +298,14 @@ def test_eliminating_queries_looks_at_the_whole_network(changes, attention, hypo
     last = replace(last, attention=replace(last.attention, **attention))
     parts = {"embedding": np.ones((7, 4)), "readout": np.ones((4, 7)), "positions": np.ones((3, 4))} | changes
     with pytest.raises(HypothesisError) as refusal:
-        gauge.eliminate_queries(Network(blocks=[first, last], **parts))
+        stacks.eliminate_queries(Network(blocks=[first, last], **parts))
     assert refusal.value.hypothesis == hypothesis
 
 
-@pytest.mark.parametrize("topology", [{"mlp_skip": True}, {"attention_skip": False}])
-def test_eliminating_queries_refuses_other_skips(topology, rng):
+def test_eliminating_queries_refuses_two_queries_joined_by_skips(rng):
     with pytest.raises(HypothesisError) as refusal:
-        gauge.eliminate_queries(Network(np.eye(4), [block(rng), block(rng, **topology)], np.eye(4)))
-    assert refusal.value.hypothesis == "skip around attention only"
+        stacks.eliminate_queries(Network(np.eye(4), [block(rng, mlp_skip=True), block(rng)], np.eye(4)))
+    assert refusal.value.hypothesis == "one choice per segment"
 
 
 # -- when it warns -----------------------------------------------------------------------------------------------------
@@ -314,7 +316,7 @@ WARNED = {
     "reparametrize": lambda a, b: reparametrize(a),
     "reparametrize_cross": lambda a, b: gauge.reparametrize_cross(a),
     "rebase": lambda a, b: rebase(b, NEARLY, BASIS),
-    "eliminate_queries": lambda a, b: gauge.eliminate_queries(Network(BASIS, [replace(b, attention=a)], BASIS)),
+    "eliminate_queries": lambda a, b: stacks.eliminate_queries(Network(BASIS, [replace(b, attention=a)], BASIS)),
 }
 
 

@@ -22,6 +22,7 @@ R = symbol("R", "d", "d", orthogonal=True)
 T = symbol("Theta", "d", "d", invertible=True)
 W = symbol("W", "q", "n", full_row_rank=True)
 A = symbol("A", "n", "n", rows_sum_to_one=True)
+V = symbol("v", "n", "1")
 
 
 square_words = st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.booleans(), st.booleans()), min_size=1, max_size=4)
@@ -113,6 +114,11 @@ INSTANCES = {
         ((T.mT, T.inverse().mT), identity("d")), ((W, W.right_inverse()), identity("q")),
         ((W.right_inverse().mT, W.mT), identity("q")),
     ],
+    "rule_diagonal": [
+        ((diagonal(V), ones("n")), V), ((ones("n").mT, diagonal(V)), V.mT),
+        ((diagonal(exponential(A) @ ones("n")), ones("n")), exponential(A) @ ones("n")),
+        ((ones("n").mT, diagonal(exponential(A) @ ones("n"))), ones("n").mT @ exponential(A).mT),
+    ],
     "rule_rows_sum_to_one": [((A, ones("n")), ones("n")), ((softmax(A), ones("n")), ones("n"))],
 }  # fmt: skip
 
@@ -122,6 +128,7 @@ def test_every_rule_holds_for_random_numbers(rule):
     if rule == "rule_annihilates":
         z, column = annihilator("Z", "n", D), D
         assert z @ column == zero("n", "d")
+        assert column.mT @ z.mT == zero("d", "n")
         return  # no letter by itself has this property; the worlds draw it (see tests/lanes/test_worlds.py)
     for factors, expected in INSTANCES[rule]:
         product = factors[0] @ factors[1]
@@ -151,10 +158,43 @@ def test_the_laws_of_softmax_and_exp_in_floats(rng):
     np.testing.assert_allclose(softmax_of_floats(s + r), softmax_of_floats(s))
     assert softmax(S + one @ column.mT) != softmax(S)
     assert np.abs(softmax_of_floats(s + r.T) - softmax_of_floats(s)).max() > 0.01
-    exp = opaque("exp")
+    exp = opaque("exp", entrywise=True)
     assert exponential(S + column @ one.mT) == diagonal(exp(column), invertible=True) @ exp(S)
     np.testing.assert_allclose(np.exp(s + r), np.diag(np.exp(r[:, 0])) @ np.exp(s))
     assert exponential(S) == exp(S)
+    assert exponential(S + one @ column.mT) == exp(S) @ diagonal(exp(column), invertible=True)
+    np.testing.assert_allclose(np.exp(s + r.T), np.exp(s) @ np.diag(np.exp(r[:, 0])))
+
+
+def test_an_entrywise_function_commutes_with_transposition():
+    S, G = symbol("S", "n", "n"), symbol("G", "n", "n", symmetric=True)
+    K, f = symbol("K", "n", "d"), opaque("f", entrywise=True)
+    for function in (exponential, f):
+        assert function(S).mT == function(S.mT) != function(S)
+        assert function(G).mT == function(G)
+        assert function(K @ K.mT).mT == function(K @ K.mT)
+        assert same(function(S).mT, function(S.mT)) and not same(function(S).mT, function(S))
+    assert opaque("f")(S).mT != opaque("f")(S.mT)
+
+
+def test_a_normalized_kernel_has_rows_that_sum_to_one():
+    E, one = exponential(symbol("S", "n", "n")), ones("n")
+    Z = diagonal(E @ one, invertible=True)
+    A = Z.inverse() @ E
+    assert A @ one == one and (Z.inverse() @ (E @ one)) == one
+    assert Z @ (Z.inverse() @ one) == one
+    assert (E @ one).mT @ Z.inverse() == one.mT
+    assert one.mT @ A != one.mT
+    assert diagonal(V).mT @ one == V
+    formal = diagonal(E @ one, invertible=True, formal=True)
+    assert formal.inverse() @ E @ one != one
+
+
+def test_centering_takes_means_off_rows_and_columns():
+    C, S, r = words.centering("n"), symbol("S", "n", "n"), symbol("r", "n", "1")
+    assert C @ (S + r @ ones("n").mT + ones("n") @ r.mT) @ C == C @ S @ C
+    assert C @ (S + r @ ones("n").mT) != C @ S
+    assert C.mT == C
 
 
 def test_the_laws_of_diagonal_matrices():

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from qkvtheory import words
 from qkvtheory.lanes.settings import Setting, any_setting
 from qkvtheory.lanes.worlds import World
 
 Pairs = Sequence[tuple[Any, Any]]
+
+
+class AtMost(NamedTuple):
+    """A pair of which every entry on the left is at most the one on the right: for floats, up to the tolerance.
+
+    For numbers only; in words nothing is larger than anything.
+    """
+
+    left: Any
+    right: Any
+
+
 Statement = Callable[[Any], Pairs]
 
 
@@ -74,6 +86,7 @@ class Claim:
     constructions: tuple[str, ...] = ()
     kind: str = "identity"
     also: Statement | None = None
+    deep: bool = False  # runs through layers: fractions would grow, so the exact lane computes modulo a prime
 
     def printed_in(self, lane: str) -> Statement:
         """The pairs a page prints; a lane may check the statement in a form of its own."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qkvtheory import gauge, network
+from qkvtheory import gauge, network, stacks
 from qkvtheory.lanes.columns import Columns
 from qkvtheory.lanes.rocq import atom, rocq
 from qkvtheory.words import Word, identity, opaque, symbol
@@ -40,7 +40,7 @@ class Code:
     select_columns: Any = gauge.select_columns
     merge_single_head: Any = gauge.merge_single_head
     rebase: Any = gauge.rebase
-    eliminate_queries: Any = gauge.eliminate_queries
+    eliminate_queries: Any = stacks.eliminate_queries
 
 
 # -- the layers of the statements --------------------------------------------------------------------------------------

@@ -10,44 +10,48 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge
 from qkvtheory.chains import Chain, Sides, broken_without, calculate
-from qkvtheory.claims.model import Call, Claim, Control, Pairs, Statement, shown, value_of, weights_of
+from qkvtheory.claims.model import AtMost, Call, Claim, Control, Pairs, Statement, shown, value_of, weights_of
 from qkvtheory.errors import HypothesisError
 from qkvtheory.lanes.evaluate import broken_steps
 from qkvtheory.lanes.mutants import Mutant, mutants, planted
 from qkvtheory.lanes.results import ACCEPTED, REJECTED, ControlResult, LaneResult
 from qkvtheory.lanes.settings import EXACT, FLOAT, Setting
-from qkvtheory.lanes.worlds import EVERYTHING, Comparison, Floats, Fractions, Hashes, Words, World
+from qkvtheory.lanes.worlds import EVERYTHING, Comparison, Floats, Fractions, Hashes, Residues, Words, World
 from qkvtheory.words import Word
 
 HASH_SEEDS = (11, 12)
 WRONG = (ValueError, ArithmeticError, TypeError, AttributeError, NameError, IndexError, StopIteration)
 KILLED, CRASHED, SURVIVED, SAME = "killed", "crashed", "survived", "the same construction"
+COUNTED = ("count", "rank")  # lanes that compare integers
 MARGIN = 1e3  # a rejected control differs by at least this many tolerances, and visibly
 VISIBLE = 1e-6
 
 
-def worlds(lane: str, allowed: Callable[[Setting], bool]) -> Iterator[World]:
-    """The worlds in which a lane runs a statement that speaks about the allowed settings."""
+def worlds(lane: str, allowed: Callable[[Setting], bool], deep: bool = False) -> Iterator[World]:
+    """The worlds in which a lane runs a statement that speaks about the allowed settings; ``deep`` as in a Claim."""
     if lane == "symbolic":
         yield Words()
     elif lane == "exact":
-        yield from (Fractions(s) for s in EXACT if allowed(s))
+        yield from ((Residues if deep else Fractions)(s) for s in EXACT if allowed(s))
     elif lane == "numeric":
         yield from (Floats(s) for s in FLOAT if allowed(s))
 
 
 def compare(world: World, pairs: Pairs) -> list[Comparison]:
-    return [world.compare(value_of(left), value_of(right)) for left, right in pairs]
+    return [comparison(world, pair)(value_of(pair[0]), value_of(pair[1])) for pair in pairs]
+
+
+def comparison(world: World, pair: tuple[Any, Any]) -> Callable[[Any, Any], Comparison]:
+    return world.at_most if isinstance(pair, AtMost) else world.compare
 
 
 def run_lane(claim: Claim, lane: str) -> LaneResult:
     """The claim in one lane. Never raises for a false claim: it comes back red, with the reason."""
     start, result = time.perf_counter(), LaneResult()
     try:
-        if lane == "count":
-            check_counts(claim, result)
+        if lane in COUNTED:
+            check_counts(claim, lane, result)
         else:
             check_statement(claim, lane, result)
             if result.status == "pass":
@@ -60,7 +64,7 @@ def run_lane(claim: Claim, lane: str) -> LaneResult:
 
 def check_statement(claim: Claim, lane: str, result: LaneResult) -> None:
     statement = claim.sides_in(lane)
-    for world in worlds(lane, claim.settings):
+    for world in worlds(lane, claim.settings, claim.deep):
         for (left, right), seen in zip(pairs := statement(world), compare(world, pairs), strict=True):
             result.comparisons += seen.count
             if seen.size >= result.worst:
@@ -78,6 +82,8 @@ def check_statement(claim: Claim, lane: str, result: LaneResult) -> None:
             result.opaque = sorted({name for pair in pairs for side in pair for name in value_of(side).opaque()})
     if result.comparisons == 0:
         result.fail("nothing was compared")
+    if lane == "exact" and claim.deep and result.status == "pass":
+        result.reason = Residues.bound
     if lane == "symbolic":
         check_symbolic(claim, result)
 
@@ -144,7 +150,7 @@ def run_control(claim: Claim, control: Control, lanes: tuple[str, ...]) -> Contr
 
 def run_control_lane(claim: Claim, control: Control, lane: str, result: ControlResult) -> None:
     allowed = control.settings or claim.settings
-    world = next(worlds(lane, allowed))
+    world = next(worlds(lane, allowed, claim.deep))
     if control.witness is not None:
         premises = control.witness(world)
         for (left, right), premise in zip(premises, compare(world, premises), strict=True):
@@ -190,7 +196,7 @@ def differs(seen: Comparison, lane: str) -> bool:
 
 def check_mutants(claim: Claim, lane: str, result: LaneResult) -> None:
     """Every damaged construction that makes other weights or other values here must be rejected here."""
-    before, count = observed(claim, lane), Counter[str]()
+    (before, _), count = observed(claim, lane), Counter[str]()
     for mutant in (m for name in claim.constructions for m in mutants(name)):
         outcome = fate(claim, mutant, lane, before)
         count[outcome] += 1
@@ -204,28 +210,27 @@ def check_mutants(claim: Claim, lane: str, result: LaneResult) -> None:
 def fate(claim: Claim, mutant: Mutant, lane: str, before: list[Any]) -> str:
     """What becomes of a mutant in this lane; SAME if it makes the same weights and values, and so is none here."""
     try:
-        with planted(mutant, gauge):
-            seen = observed(claim, lane)
-            rejected = any(differs(c, lane) for c in compare(*stage(claim, lane)))
+        with planted(mutant):
+            seen, compared = observed(claim, lane)
     except WRONG:
         return CRASHED
     if same(lane, seen, before):
         return SAME
-    return KILLED if rejected else SURVIVED
+    return KILLED if any(differs(c, lane) for c in compared) else SURVIVED
 
 
-def stage(claim: Claim, lane: str) -> tuple[World, Pairs]:
-    world = next(worlds(lane, claim.settings))
-    return world, claim.sides_in(lane)(world)
-
-
-def observed(claim: Claim, lane: str) -> list[Any]:
-    """Everything the constructions made in this lane's first world: values, and the weights of rewritten layers."""
-    _, pairs = stage(claim, lane)
+def observed(claim: Claim, lane: str) -> tuple[list[Any], list[Comparison]]:
+    """Everything the constructions made in this lane's first world, values and the weights of rewritten layers; and
+    how the two sides of each pair compare there.
+    """
+    world = next(worlds(lane, claim.settings, claim.deep))
+    pairs = claim.sides_in(lane)(world)
     sides = [side for pair in pairs for side in pair]
     kind = Word if lane == "symbolic" else np.ndarray
     weights = [w for side in sides if isinstance(side, Call) for w in weights_of(side.layer, kind)]
-    return [value_of(side) for side in sides] + weights
+    values = [value_of(side) for side in sides]
+    both = zip(values[::2], values[1::2], strict=True)
+    return values + weights, [comparison(world, pair)(*sides) for pair, sides in zip(pairs, both, strict=True)]
 
 
 def same(lane: str, a: list[Any], b: list[Any]) -> bool:
@@ -243,9 +248,9 @@ def close(x: np.ndarray, y: np.ndarray) -> bool:
 # -- counting ----------------------------------------------------------------------------------------------------------
 
 
-def check_counts(claim: Claim, result: LaneResult) -> None:
-    """Pairs of integers that must agree."""
-    for predicted, counted in claim.special["count"](None):
+def check_counts(claim: Claim, lane: str, result: LaneResult) -> None:
+    """Pairs of integers that must agree: counted, or measured as ranks."""
+    for predicted, counted in claim.special[lane](None):
         result.comparisons += 1
         if predicted != counted:
             result.fail(f"predicted {predicted}, counted {counted}")

@@ -44,6 +44,8 @@ def applied(letter: Letter, world: Hashes) -> np.ndarray:
     """A function at its arguments: the three with laws by name, any other as a hash."""
     arguments = [evaluate(a, world) for a in letter.args]
     laws: dict[str, Any] = {"softmax": world.softmax, "exp": world.exp, "diag": world.diagonal}
+    if "entrywise" in letter.facts:
+        laws["phi"] = world.kernel
     function = laws.get(letter.name) or world.function(letter.name, letter.cols, letter.rows)
     return function(*arguments)
 
@@ -55,11 +57,15 @@ def drawn(letter: Letter, world: Hashes) -> np.ndarray:
         return world.ones(rows)
     for fact in letter.facts:
         if isinstance(fact, Annihilates):
+            if letter.name == "C":
+                return world.centering(rows)
             return left_null_space(value(fact.of, world), world.sizes[rows])
     if letter.facts & {"invertible", "full row rank"}:
         attempts = (world.integers(f"{letter.name}{i or ''}", rows, cols) for i in range(100))
         return next(a for a in attempts if regular(a))
-    return world.integers(letter.name, rows, cols)
+    return (
+        world.symmetric(letter.name, rows) if "symmetric" in letter.facts else world.integers(letter.name, rows, cols)
+    )
 
 
 def regular(a: np.ndarray) -> bool:

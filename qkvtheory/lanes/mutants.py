@@ -20,12 +20,13 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from qkvtheory import gauge
+from qkvtheory import gauge, stacks, symmetric
 
+MODULES = (gauge, stacks, symmetric)
 PROJECTIONS = {"W_Q", "W_K", "W_V"}
-INVERSES = {"inverse", "right_inverse"}
+INVERSES = {"inverse", "right_inverse", "invert"}
 Edit = Callable[[Any], Any]
-SAME_KIND = ({"theta", "phi"}, {"enter", "leave"}, {"back", "back_memory"})
+SAME_KIND = ({"theta", "phi"}, {"enter", "leave", "middle"}, {"back", "back_memory", "back_middle"})
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,14 @@ class Mutant:
         return f"{self.construction}: {self.damage}"
 
 
-def mutants(construction: str, module: Any = gauge) -> Iterator[Mutant]:
-    """Every mutant of the named function of ``module``."""
+def home(construction: str) -> Any:
+    """The module in which the named construction is defined."""
+    return next(module for module in MODULES if construction in vars(module))
+
+
+def mutants(construction: str, module: Any = None) -> Iterator[Mutant]:
+    """Every mutant of the named function of ``module`` (of the module that has it, if none is named)."""
+    module = module or home(construction)
     tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(module, construction))))
     names = set(getattr(module, construction).__code__.co_varnames)
     for place, node in enumerate(ast.walk(tree)):
@@ -65,8 +72,9 @@ class Damage(ast.NodeTransformer):
 
 
 @contextmanager
-def planted(mutant: Mutant, module: Any = gauge) -> Iterator[None]:
+def planted(mutant: Mutant, module: Any = None) -> Iterator[None]:
     """The module with the mutant in the place of the construction."""
+    module = module or home(mutant.construction)
     original = getattr(module, mutant.construction)
     setattr(module, mutant.construction, mutant.function)
     try:
@@ -105,7 +113,7 @@ def damaged_product(node: ast.BinOp) -> Iterator[tuple[str, Edit]]:
 
 
 def damaged_call(node: ast.Call) -> Iterator[tuple[str, Edit]]:
-    name = getattr(node.func, "id", "")
+    name = getattr(node.func, "id", getattr(node.func, "attr", ""))
     if name == "carried":
         yield f"{ast.unparse(node)} without the basis", lambda n: n.args[0]
     if name in INVERSES:

@@ -26,7 +26,7 @@ from qkvtheory.lanes.worlds import Words
 from qkvtheory.lanes.written import both_sides, equations
 from qkvtheory.words import latex_name
 
-LANES = ("symbolic", "exact", "numeric", "count", "formal")
+LANES = ("symbolic", "exact", "numeric", "count", "rank", "formal")
 PACKAGE = Path(qkvtheory.__file__).parent
 PROOFS = PACKAGE.parent / "proofs"
 UNCHECKED = {"figures", "widgets", "experiments"}  # parts of the package on which no verdict depends

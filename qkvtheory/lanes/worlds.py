@@ -24,7 +24,7 @@ from qkvtheory.attention import base_two, softmax
 from qkvtheory.lanes.field import P, Residue
 from qkvtheory.lanes.settings import Setting
 from qkvtheory.linalg import gauss_jordan, identity, rank
-from qkvtheory.network import MLP, Attention, Block
+from qkvtheory.network import MLP, Attention, Block, Network
 from qkvtheory.positions import rational_rope, rope
 
 SLACK = 64
@@ -92,8 +92,20 @@ class World:
         """
         raise NotImplementedError
 
+    def kernel(self, scores: Any) -> Any:
+        """A positive function of each entry, about which nothing else is known: what may stand in place of exp."""
+        raise NotImplementedError
+
     def diagonal(self, v: Any, hypothesis: str = "H1") -> Any:
         """diag(v) of a column of numbers that are positive because of ``hypothesis``."""
+        raise NotImplementedError
+
+    def symmetric(self, name: str, size: str, hypothesis: str = "H1") -> Any:
+        """A square matrix of small whole numbers, or of floats, that is symmetric because of ``hypothesis``."""
+        raise NotImplementedError
+
+    def centering(self, size: str) -> Any:
+        """C = I - 1 1^T / n: multiplied from the right it takes the mean off every row."""
         raise NotImplementedError
 
     def rotate(self, z: Any) -> Any:
@@ -127,16 +139,54 @@ class World:
         drawn = {name: self.weight(name + label, *shape) for name, shape in shapes.items() if name not in given}
         return Attention(core, **drawn, **given)
 
-    def block(self, *, biases: bool = False, label: str = "", topology: tuple[bool, bool] = (True, False)) -> Block:
-        """A block whose W_Q is invertible by H2; ``topology``: is there a skip around attention, around the MLP?"""
-        W_Q = self.invertible("W_Q" + label, "d", "H2")
+    def block(
+        self,
+        *,
+        biases: bool = False,
+        label: str = "",
+        topology: tuple[Any, Any] = (True, False),
+        hypothesis: str = "H2",
+        parallel: bool = False,
+        **given: Any,
+    ) -> Block:
+        """A block with a square W_Q that is invertible by ``hypothesis``; ``given`` replaces weights of the attention.
+
+        ``topology``: the skip around attention and the one around the MLP. ``parallel``: both read the block's input.
+        """
+        given.setdefault("W_Q", self.invertible("W_Q" + label, "d", hypothesis))
         shapes = {"W_up": ("d", "hidden"), "W_down": ("hidden", "d")}
         shapes |= {"b_up": ("1", "hidden"), "b_down": ("1", "d")} if biases else {}
         mlp = MLP(self.function("phi"), **{name: self.weight(name + label, *s) for name, s in shapes.items()})
-        return Block(self.attention(biases=biases, label=label, W_Q=W_Q), mlp, *topology)
+        attention = self.attention(biases=biases, label=label, **given)
+        return Block(attention, mlp, *topology, parallel=parallel)
+
+    def network(
+        self,
+        layers: int,
+        topology: tuple[Any, Any] = (True, False),
+        *,
+        biases: bool = False,
+        tied: bool = False,
+        positions: bool = True,
+        **options: Any,
+    ) -> Network:
+        """Embedding, positions, blocks, readout. ``options``: those of ``block``. ``tied``: the readout is E^T."""
+        labels = [f"^{i}" for i in range(1, layers + 1)]
+        blocks = [self.block(biases=biases, label=label, topology=topology, **options) for label in labels]
+        table = self.matrix("P", "n", "d") if positions else None
+        readout = None if tied else self.matrix("D", "d", "s")
+        return Network(self.matrix("E", "vocab", "d"), blocks, readout, table)
+
+    def tokens(self) -> Any:
+        return self.matrix("T", "n", "vocab")
 
     def compare(self, left: Any, right: Any) -> Comparison:
         raise NotImplementedError
+
+    def at_most(self, left: Any, right: Any) -> Comparison:
+        """Is every entry on the left at most the one on the right? What it exceeds it by counts as the difference."""
+        excess = np.where(left > right, left, right)
+        return self.compare(excess, right + left * 0)
 
 
 class Words(World):
@@ -194,7 +244,16 @@ class Words(World):
         return words.opaque("softmax", rows_sum_to_one=self.holds(rows, self.apply))(scores)
 
     def exp(self, scores: words.Word, law: str = "H1") -> words.Word:
-        return words.exponential(scores) if self.holds(law, self.apply) else words.opaque("exp")(scores)
+        return words.exponential(scores) if self.holds(law, self.apply) else words.opaque("exp", entrywise=True)(scores)
+
+    def kernel(self, scores: words.Word) -> words.Word:
+        return words.opaque("phi", entrywise=True)(scores)
+
+    def symmetric(self, name: str, size: str, hypothesis: str = "H1") -> words.Word:
+        return words.symbol(name, size, size, symmetric=self.holds(hypothesis, self.apply))
+
+    def centering(self, size: str) -> words.Word:
+        return words.centering(size)
 
     def diagonal(self, v: words.Word, hypothesis: str = "H1") -> words.Word:
         declared = self.holds(hypothesis, self.assume)
@@ -227,6 +286,14 @@ class Arrays(World):
 
     def diagonal(self, v: Any, hypothesis: str = "H1") -> Any:
         return v * identity(len(v), v)
+
+    def symmetric(self, name: str, size: str, hypothesis: str = "H1") -> Any:
+        a = self.integers(name, size, size)
+        return a + a.T
+
+    def centering(self, size: str) -> Any:
+        one = self.ones(size)
+        return self.identity(size) - one @ one.T / self.sizes[size]
 
     def rotate(self, z: Any) -> Any:
         table = rope(len(z), z.shape[1]) if self.lane == "numeric" else rational_rope(len(z), z.shape[1] // 2)
@@ -281,6 +348,9 @@ class Exact(Arrays):
     def softmax(self, scores: Any, law: str = "", rows: str = "") -> np.ndarray:
         return base_two(scores)
 
+    def kernel(self, scores: Any) -> np.ndarray:
+        return 1 + scores * scores
+
     def exp(self, scores: np.ndarray, law: str = "") -> np.ndarray:
         base = self.number(2)
         return np.frompyfunc(lambda s: power(base, s), 1, 1)(scores)
@@ -299,6 +369,22 @@ class Fractions(Exact):
         gap = max((abs(x) for x in (left - right).ravel()), default=0)
         scale = max((abs(x) for x in right.ravel()), default=0) or 1
         return Comparison(gap == 0, int(left.size), float(Fraction(gap) / Fraction(scale)))
+
+
+class Residues(Exact):
+    """Integers modulo the prime 2^521 - 1, drawn uniformly, with a rational row pattern: for statements about layers.
+
+    An equation between rational functions of degree D that is false holds at a random point with probability at most
+    D / 2^521 (Schwartz and Zippel), and the numbers do not grow from layer to layer.
+    """
+
+    bound = "modulo the prime 2^521 - 1; a false equality of degree D would pass with probability at most D / 2^521"
+
+    def number(self, integer: int) -> Residue:
+        return Residue(integer)
+
+    def draw(self, name: str, rows: int, cols: int) -> np.ndarray:
+        return hashed(f"{self.seed} {name}", rows, cols)
 
 
 class Hashes(Exact):
@@ -332,6 +418,9 @@ class Hashes(Exact):
 
     def rotate(self, z: np.ndarray) -> np.ndarray:
         return self.function("R")(z)
+
+    def kernel(self, scores: Any) -> np.ndarray:
+        return np.frompyfunc(lambda s: hashed(f"phi {s.value}", 1, 1)[0, 0], 1, 1)(scores)
 
     def softmax(self, scores: Any, law: str = "", rows: str = "") -> np.ndarray:
         visible = scores - scores[:, :1]  # the same for S and S + r 1^T
@@ -401,6 +490,9 @@ class Floats(Arrays):
         return softmax(scores)
 
     def exp(self, scores: np.ndarray, law: str = "") -> np.ndarray:
+        return np.exp(scores)
+
+    def kernel(self, scores: np.ndarray) -> np.ndarray:
         return np.exp(scores)
 
     @property

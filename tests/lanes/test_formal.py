@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from qkvtheory import gauge
+from qkvtheory import gauge, stacks
 from qkvtheory.claims.register import register
 from qkvtheory.lanes import bridge, formal
 from qkvtheory.lanes.mutants import mutants, planted
@@ -153,17 +153,17 @@ def first_columns_for_the_values(attention, which):
 
 
 def embedding_left(network):
-    return replace(gauge.eliminate_queries(network), embedding=network.embedding)
+    return replace(stacks.eliminate_queries(network), embedding=network.embedding)
 
 
 def every_block_leaves_in_its_own_basis(network):
-    new = gauge.eliminate_queries(network)
+    new = stacks.eliminate_queries(network)
     blocks = [gauge.rebase(b, b.attention.W_Q, b.attention.W_Q) for b in network.blocks]
     return replace(new, blocks=blocks)
 
 
 def one_block_twice(network):
-    new = gauge.eliminate_queries(network)
+    new = stacks.eliminate_queries(network)
     return replace(new, blocks=[new.blocks[0], new.blocks[0]])
 
 

@@ -11,7 +11,7 @@ from qkvtheory.lanes.mutants import mutants, planted
 
 AT_LEAST = {
     "reads": 4, "change_basis": 8, "reparametrize": 8, "reparametrize_cross": 1, "rebase": 8, "merge_single_head": 8,
-    "carried": 4,
+    "carried": 4, "moved": 8, "moved_mlp": 4, "carry": 4, "align_heads": 4,
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_one_mutant_at_a_time_is_noticed_in_every_lane(claim):
     """The same loop as the check's, seen from outside: not one survives, and each construction is really used."""
     killed = set()
     for lane in sorted(set(claim.lanes) & {"symbolic", "exact", "numeric"}):
-        before = observed(claim, lane)
+        before, _ = observed(claim, lane)
         fates = {m: fate(claim, m, lane, before) for name in claim.constructions for m in mutants(name)}
         assert {str(m) for m, what in fates.items() if what not in (KILLED, CRASHED, SAME)} == set()
         killed |= {m.construction for m, what in fates.items() if what in (KILLED, CRASHED)}

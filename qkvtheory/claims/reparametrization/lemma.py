@@ -102,7 +102,7 @@ REPARAM_LEMMA = Claim(
     uses=("three-products", "r-products"),
     sides=moved,
     also=lambda w: moved(w, biases=True),
-    constructions=("change_basis", "reads"),
+    constructions=("change_basis", "moved", "reads"),
     controls=(
         ADDS_INPUT,
         *SINGULAR,

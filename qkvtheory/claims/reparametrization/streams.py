@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge
+from qkvtheory import gauge, stacks
 from qkvtheory.attention import Heads, causal, rational
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, call, matrices
 from qkvtheory.claims.reparametrization.lemma import (
@@ -89,7 +89,7 @@ CROSS = Claim(
     sides=lambda w: [*cross(w), *cross_both(w)],
     also=cross_further,
     settings=unmasked,
-    constructions=("change_basis", "reparametrize_cross"),
+    constructions=("change_basis", "moved", "reparametrize_cross"),
     controls=(
         Control("H1", "self-attention with two different bases", one_stream_two_bases),
         Control("H2", "a generalized inverse of a singular $\\Phi$", singular_memory_basis),
@@ -206,7 +206,7 @@ def two_blocks(w: Any) -> Pairs:
     tokens, E, U = w.matrix("T", "n", "vocab"), w.matrix("E", "vocab", "d"), w.matrix("U", "d", "s")
     stack = [w.block(biases=True, label=f"^{i}") for i in (1, 2)]
     old = Network(E, stack, U, positions=w.matrix("P", "n", "d"))
-    new = gauge.eliminate_queries(old)
+    new = stacks.eliminate_queries(old)
     pairs = [(block.attention.W_Q, w.identity("d")) for block in new.blocks]
     return [(call(new, tokens, name="network"), call(old, tokens, name="network")), *pairs]
 
@@ -270,7 +270,8 @@ WHERE_THETA_GOES = Claim(
     also=further_blocks,
     special={"count": theta_counted},
     settings=lambda s: not s.biases,
-    constructions=("rebase", "change_basis", "reads", "carried", "eliminate_queries"),
+    deep=True,
+    constructions=("rebase", "reads", "carried"),
     controls=(
         Control("H1", "one write ($W_O$) forgotten", a_write_forgotten),
         Control("H1", "a skip around the MLP, so the old basis gets through", a_skip_in_the_way),

@@ -1,0 +1,111 @@
+"""What a construction looks at before it computes: plain arrays of one kind, finite, with shapes that fit, no norm.
+
+Every function returns nothing, or raises a HypothesisError that names what was wrong and with which matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qkvtheory.attention import Heads
+from qkvtheory.errors import HypothesisError
+from qkvtheory.linalg import agree, check_array, check_finite, symbolic
+from qkvtheory.network import Attention, Block
+
+
+def check(attention: Attention, theta: Any = None, phi: Any = None) -> None:
+    """Matrices of finite numbers, all of one kind, with shapes that fit: before anything is computed."""
+    weights = {f"W_{name}": getattr(attention, f"W_{name}") for name in "QKVO"}
+    bases = {name: basis for name, basis in (("theta", theta), ("phi", phi)) if basis is not None}
+    biases = {name: b for name in ("b_Q", "b_K", "b_V", "b_O") if (b := getattr(attention, name)) is not None}
+    sound({**weights, **bases}, biases)
+    for name, bias in biases.items():
+        beside(name, bias, f"W_{name[2:]}", weights[f"W_{name[2:]}"])
+    if weights["W_K"].shape[0] != weights["W_V"].shape[0]:
+        raise unlike(weights, "W_K", "W_V", "they read one stream, so they need equally many rows")
+    if "theta" in bases and "phi" not in bases:
+        one_stream(attention)
+    stream = ("W_Q",) if phi is not None else ("W_Q", "W_K", "W_V")
+    for name, readers in (("theta", stream), ("phi", ("W_K", "W_V"))):
+        if name in bases:
+            square(name, bases[name])
+            for reader in readers:
+                fits(name, bases[name], reader, weights[reader])
+    if isinstance(attention.core, Heads) and not symbolic(weights["W_Q"]):
+        wide = attention.core.width(weights["W_V"].shape[1])
+        if wide != weights["W_O"].shape[0]:
+            raise HypothesisError("shapes agree", f"the heads write {wide} columns but W_O is {show(weights['W_O'])}")
+
+
+def check_block(block: Block, **bases: Any) -> None:
+    """A block whose weights are sound and fit, and bases that fit it and that no norm forbids."""
+    mlp, given = block.mlp, {name: b for name, b in bases.items() if b is not None}
+    skips = {name: s for name in ("attention_skip", "mlp_skip") if not isinstance(s := getattr(block, name), bool)}
+    rows = {name: b for name in ("b_up", "b_down") if (b := getattr(mlp, name)) is not None}
+    sound({**given, **skips, "W_up": mlp.W_up, "W_down": mlp.W_down}, rows)
+    for name, bias in rows.items():
+        beside(name, bias, f"W_{name[2:]}", getattr(mlp, f"W_{name[2:]}"))
+    enter, middle, leave, memory = (bases[name] for name in ("enter", "middle", "leave", "memory"))
+    check(block.attention, theta=enter)
+    if block.cross is not None:
+        check(block.cross, theta=middle, phi=memory)
+    norms = [("attention", block.attention_norm, enter)]
+    norms.append(("the MLP", block.mlp_norm, enter if block.parallel else middle))
+    for what, norm, basis in norms:
+        if norm is not None and basis is not None:
+            raise HypothesisError("no norm", f"a norm stands before {what}, and it sees the lengths of another basis")
+    after, before = ("leave", "enter") if block.parallel else ("middle", "middle")
+    for name, basis in given.items():
+        square(name, basis)
+    for first, a, second, b in (
+        (before, bases[before], "W_up", mlp.W_up),
+        ("W_O", block.attention.W_O, after, bases[after]),
+        ("W_down", mlp.W_down, "leave", leave),
+    ):
+        if a is not None and b is not None:
+            fits(first, a, second, b)
+
+
+def one_stream(attention: Attention) -> None:
+    """Queries, keys and values are read from one stream: one basis is to serve all three."""
+    weights = {name: getattr(attention, name) for name in ("W_Q", "W_K")}
+    if weights["W_Q"].shape[0] != weights["W_K"].shape[0]:
+        raise unlike(weights, "W_Q", "W_K", "they read two streams, which take two bases (see reparametrize_cross)")
+
+
+def sound(matrices: dict[str, Any], biases: dict[str, Any]) -> None:
+    """Plain arrays of real numbers, then of one kind, then finite: the first question that fails is the one named."""
+    everything = {**matrices, **biases}
+    for name, a in everything.items():
+        check_array(a, name, row=name in biases)
+    agree(**everything)
+    for name, a in everything.items():
+        check_finite(a, name)
+
+
+def square(name: str, basis: Any) -> None:
+    if basis.shape[0] != basis.shape[1]:
+        raise HypothesisError("square", f"{name} is {show(basis)}; a change of basis is square")
+
+
+def fits(first: str, a: Any, second: str, b: Any) -> None:
+    """The product a @ b must exist."""
+    if a.shape[1] != b.shape[0]:
+        raise unlike({first: a, second: b}, first, second, "the columns of the one are not the rows of the other")
+
+
+def beside(name: str, bias: Any, weight_name: str, weight: Any) -> None:
+    """A bias is one row, as wide as its weight. (Words look at their sizes themselves, when they are added.)"""
+    if symbolic(bias):
+        return
+    if bias.shape[-1] != weight.shape[1] or (bias.ndim == 2 and bias.shape[0] != 1):
+        raise unlike({name: bias, weight_name: weight}, name, weight_name, "a bias is one row, as wide as its weight")
+
+
+def unlike(matrices: dict[str, Any], first: str, second: str, why: str) -> HypothesisError:
+    shapes = f"{first} is {show(matrices[first])} but {second} is {show(matrices[second])}"
+    return HypothesisError("shapes agree", f"{shapes}: {why}")
+
+
+def show(a: Any) -> str:
+    return " x ".join(map(str, a.shape))
