@@ -17,12 +17,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qkvtheory.widgets import basis_change
+from qkvtheory.widgets import asymmetry, basis_change, telescope
 
-__all__ = ["WIDGETS", "BasisChange", "bundle", "static_html", "styles"]
+__all__ = ["WIDGETS", "Asymmetry", "BasisChange", "Telescope", "bundle", "static_html", "styles"]
 
 FOLDER = Path(__file__).parent
-WIDGETS = {"basis-change": basis_change}
+WIDGETS = {"basis-change": basis_change, "asymmetry": asymmetry, "telescope": telescope}
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./qkv\.mjs";\n', re.MULTILINE)
 
 
@@ -68,15 +68,24 @@ def find(name: str) -> Any:
     return WIDGETS[name]
 
 
+def class_name(name: str) -> str:
+    """The widget's class in a notebook.
+
+    >>> class_name("basis-change")
+    'BasisChange'
+    """
+    return name.title().replace("-", "")
+
+
 def __getattr__(name: str) -> Any:
-    if name != "BasisChange":
+    if name not in map(class_name, WIDGETS):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from qkvtheory.widgets.notebook import BasisChange
+        from qkvtheory.widgets import notebook
     except ModuleNotFoundError as error:
         if error.name not in ("anywidget", "ipywidgets", "traitlets"):
             raise
         raise ModuleNotFoundError(
             'widgets in a notebook need anywidget: pip install "qkvtheory[widgets]"', name=error.name
         ) from error
-    return BasisChange
+    return getattr(notebook, name)

@@ -1,9 +1,12 @@
 // Basis change: X becomes X Theta, each weight W becomes Theta^-1 W, and the score matrix stays.
 // The markup comes from basis_change.py (in the page, or in model.get("still")); this file moves it. Same numbers, same format.
-import { EPS64, attention, cond2, float32, float64, inverse, map, matmul, maxAbs, subtract } from "./qkv.mjs";
+import {
+  EPS64, attention, cells, cond2, figure, float32, float64, inverse, listed, map, matmul, maxAbs, movable, num, pixel, put, putHandle,
+  sci, subtract, write,
+} from "./qkv.mjs";
 
 const KEYS = ["tokens", "theta", "squeeze", "forget_k", "forget_v", "W_Q", "W_K", "W_V"];
-const UNIT = 52, EDGE = 2.9, REACH = 2, STEPS = 24, SQUEEZE = 12;
+const EDGE = 2.9, STEPS = 24, SQUEEZE = 12;
 const LIMIT = { scores: 3, pattern: 1, output: 3, W_Q: 3, W_K: 3, W_V: 3 };
 const NAMES = { scores: "Score matrix", pattern: "Attention map", output: "Output" };
 
@@ -55,28 +58,12 @@ export function verdict(got, reference, cond) {
 
 // --- the same text as basis_change.py ---
 
-const minus = (text) => text.replaceAll("-", "\u2212");
-export function num(x) {
-  const size = Math.abs(x);
-  if (!Number.isFinite(x)) return "\u221e";
-  if (size < 0.005) return "0.00";
-  return minus(size < 9999.5 ? x.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0) : x.toExponential(0).replace("+", ""));
-}
-export const sci = (x) => (x === 0 ? "0" : !Number.isFinite(x) ? "\u221e"
-  : minus(x >= 0.1 && x < 1000 ? x.toFixed(1) : x.toExponential(1).replace("+", "")));
 export const reading = (err, bits) =>
   (Number.isFinite(err) ? sci(err) : `cannot be computed: \u0398 has no inverse in float${bits}`);
-const where = ([x, y]) => `${num(x)}, ${num(y)}`;
-const pixel = ([x, y]) => `${(UNIT * x).toFixed(1)} ${(-UNIT * y).toFixed(1)}`;
 const inside = (point) => point.map((v) => Math.max(-EDGE, Math.min(EDGE, v)));
-const shade = (x, limit) => {
-  const style = "--v:" + Math.min(1, Math.abs(x) / limit).toFixed(2);
-  return x < 0 ? style + ";--hi:var(--cell-neg)" : style;
-};
 const chartX = (cond) => (44 + 20 * Math.min(13.5, Math.log10(cond))).toFixed(1);
 const chartY = (err) => (186 - 9 * (17 + Math.max(-17, Math.min(2, Math.log10(err))))).toFixed(1);
 
-const listed = (names) => [names.slice(0, -1).join(", "), names.at(-1)].filter(Boolean).join(" and ");
 function sentence(state, cond, verdicts, differences) {
   const names = (kind) => Object.keys(NAMES).filter((k) => verdicts[k] === kind);
   const moves = names("moves").map((k, i) => `${NAMES[k].toLowerCase()}${i ? "" : " moves"} by ${num(differences[k])}`);
@@ -93,22 +80,19 @@ function sentence(state, cond, verdicts, differences) {
 
 // --- the picture ---
 
-const put = (el, attribute, value) => void (el.getAttribute(attribute) !== value && el.setAttribute(attribute, value));
-const write = (el, text) => void (el.textContent !== text && (el.textContent = text));
-
 function paint(part, state) {
   const theta = squeezed(state.theta, state.squeeze), cond = cond2(theta);
   const reference = before(state), got = after(state, theta);
 
   state.tokens.forEach((row, i) => {
     const there = inside(got.tokens[i]);
-    handle(part("token", i), row);
+    putHandle(part("token", i), row);
     put(part("ghost", i), "transform", `translate(${pixel(row)})`);
     put(part("image", i), "transform", `translate(${pixel(there)})`);
     put(part("trace", i), "d", `M${pixel(row)}L${pixel(there)}`);
   });
   theta.forEach((row, i) => {
-    handle(part("basis", i), row);
+    putHandle(part("basis", i), row);
     put(part("arrow", i), "d", `M0 0L${pixel(row)}`);
   });
   // A thousandth of a cell is one line to the eye; a browser draws nothing at all for much less.
@@ -128,8 +112,8 @@ function paint(part, state) {
     }
     const floor = 1e-6 * maxAbs(reference[name]);
     cells(part("before", name), reference[name], LIMIT[name]);
-    cells(part("after", name), got[name], LIMIT[name], compared && verdicts[name] === "moves"
-      && ((i, j) => Math.abs(got[name][i][j] - reference[name][i][j]) > floor));
+    cells(part("after", name), got[name], LIMIT[name], (i, j) =>
+      (compared && verdicts[name] === "moves" && Math.abs(got[name][i][j] - reference[name][i][j]) > floor ? "moved" : ""));
   }
   for (const [name, key] of [["W_K", "forget_k"], ["W_V", "forget_v"]]) put(part("weight", name), "data-forgot", String(state[key]));
 
@@ -155,21 +139,6 @@ function paint(part, state) {
   return { line: sentence(state, cond, verdicts, differences), reference, got };
 }
 
-function handle(el, row) {
-  put(el, "transform", `translate(${pixel(row)})`);
-  put(el, "aria-valuenow", row[0].toFixed(2));
-  put(el, "aria-valuetext", where(row));
-}
-
-function cells(el, matrix, limit, moved = null) {
-  matrix.flat().forEach((x, at) => {
-    const cell = el.children[at], columns = matrix[0].length;
-    put(cell, "style", shade(x, limit));
-    put(cell, "class", moved && moved(Math.floor(at / columns), at % columns) ? "moved" : "");
-    write(cell, num(x));
-  });
-}
-
 function fillTable(part, state, { reference, got }) {
   const rows = part("twin").rows;
   let at = 0;
@@ -186,101 +155,30 @@ function fillTable(part, state, { reference, got }) {
 
 // --- the hands ---
 
-function render({ model, el }) {
-  el.classList.add("qkv-widget");
-  el.dataset.lmSuppressShortcuts = "true"; // JupyterLab's name for: its shortcuts rest while the focus is in here
-  if (!el.querySelector("[data-part]")) el.innerHTML = model.get("still");
-  const parts = new Map([...el.querySelectorAll("[data-part]")].map((node) => [node.dataset.part, node]));
-  const part = (...name) => parts.get(name.join(" "));
-  const read = () => Object.fromEntries(KEYS.map((key) => [key, model.get(key)]));
-  const start = structuredClone(read());
-  const end = new AbortController();
-  const listen = (node, type, call) => node.addEventListener(type, call, { signal: end.signal });
-  let last, speech, queued = false;
-
-  function show() {
-    queued = false;
-    if (end.signal.aborted) return;
-    const state = read();
-    last = paint(part, state);
-    if (part("details").open) fillTable(part, state, last);
-    say(last.line);
-  }
-  // One paint per input, however many values it changed.
-  const changed = () => void (queued || ((queued = true), queueMicrotask(show)));
-  function say(line, wait = 350) {
-    clearTimeout(speech);
-    speech = setTimeout(() => write(part("live"), line), wait);
-  }
-  function set(values) {
-    for (const [key, value] of Object.entries(values)) model.set(key, value);
-    model.save_changes();
-  }
+function render(place) {
+  const { part, parts, read, set, say, listen, begin } = figure(place, KEYS, paint, fillTable);
+  const basis = () => { const state = read(); return squeezed(state.theta, state.squeeze); };
 
   // Moves a handle; false when the two basis vectors would fall on one line.
-  function place(kind, index, point) {
-    const row = point.map((v) => Math.round(100 * Math.max(-REACH, Math.min(REACH, v))) / 100);
+  function move(kind, index, row) {
     const swap = (m) => m.map((old, i) => (i === index ? row : old));
-    if (kind === "token") return set({ tokens: swap(model.get("tokens")) }), true;
-    const theta = swap(squeezed(model.get("theta"), model.get("squeeze")));
+    if (kind === "token") return set({ tokens: swap(read().tokens) }), true;
+    const theta = swap(basis());
     if (!(cond2(theta) < 1e12)) {
       queueMicrotask(() => say("Refused: on one line the two vectors are no basis, and \u0398 has no inverse.", 0));
       return false;
     }
     return set({ theta, squeeze: 0 }), true;
   }
-  const position = (kind, index) =>
-    (kind === "token" ? model.get("tokens") : squeezed(model.get("theta"), model.get("squeeze")))[index];
 
   for (const [name, node] of parts) {
     const [kind, at] = name.split(" "), index = Number(at);
-    if (kind !== "token" && kind !== "basis") continue;
-    node.setAttribute("tabindex", "0");
-    let grab = null;
-    // touch-action alone does not reach shapes inside SVG: without this the page scrolls away under the finger.
-    node.addEventListener("touchstart", (e) => e.preventDefault(), { passive: false, signal: end.signal });
-    listen(node, "pointerdown", (e) => {
-      if (e.button !== 0) return;
-      const scale = UNIT * (node.ownerSVGElement.getBoundingClientRect().width / 320);
-      grab = { x: e.clientX, y: e.clientY, from: position(kind, index), scale };
-      node.setPointerCapture(e.pointerId);
-      node.focus({ preventScroll: true });
-      e.preventDefault();
-    });
-    listen(node, "pointermove", (e) => {
-      if (!grab) return;
-      place(kind, index, [grab.from[0] + (e.clientX - grab.x) / grab.scale, grab.from[1] - (e.clientY - grab.y) / grab.scale]);
-    });
-    for (const type of ["pointerup", "pointercancel", "lostpointercapture"]) listen(node, type, () => void (grab = null));
-    listen(node, "keydown", (e) => {
-      const [x, y] = position(kind, index), step = e.shiftKey ? 0.5 : 0.1;
-      const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[e.key];
-      const jump = { Home: [-REACH, y], End: [REACH, y], PageUp: [x, REACH], PageDown: [x, -REACH] }[e.key];
-      if (!arrow && !jump) return;
-      e.preventDefault();
-      if (jump) return void place(kind, index, jump);
-      // A step that would land on a singular Theta is taken twice: the keyboard must not get stuck in front of it.
-      for (let n = 1; n < 4 && !place(kind, index, [x + n * step * arrow[0], y + n * step * arrow[1]]); n++);
-    });
+    if (kind === "token") movable(listen, node, () => read().tokens[index], (row) => move(kind, index, row));
+    if (kind === "basis") movable(listen, node, () => basis()[index], (row) => move(kind, index, row));
   }
-  const reset = () => set(structuredClone(start));
   listen(part("squeeze"), "input", (e) => set({ squeeze: Number(e.target.value) }));
   for (const key of ["forget_k", "forget_v"]) listen(part(key), "change", (e) => set({ [key]: e.target.checked }));
-  listen(part("reset"), "click", reset);
-  listen(el, "keydown", (e) => {
-    if (e.key === "Escape") reset();
-    if (/^(Arrow|Page|Home|End|Escape)/.test(e.key)) e.stopPropagation(); // a notebook around us would take them for itself
-  });
-  listen(part("details"), "toggle", () => part("details").open && fillTable(part, read(), last));
-  for (const key of KEYS) model.on("change:" + key, changed);
-
-  part("controls").disabled = false;
-  show();
-  return () => {
-    end.abort();
-    clearTimeout(speech);
-    for (const key of KEYS) model.off("change:" + key, changed);
-  };
+  return begin();
 }
 
 export default { render };

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import numpy as np
@@ -19,8 +17,8 @@ from qkvtheory.attention import Heads
 from qkvtheory.errors import ConditionWarning, HypothesisError
 from qkvtheory.gauge import change_basis
 from qkvtheory.network import Attention
-
-State = dict[str, Any]
+from qkvtheory.widgets.state import State, check_flag, check_number, check_rows, complete
+from qkvtheory.widgets.text import UNIT, column, fixed, handle, listed, matrix, num, pixel, plane, sci
 
 DEFAULT: State = {
     "tokens": [[0.6, 1.3], [-1.3, 0.5], [0.4, -1.2]],
@@ -32,7 +30,7 @@ DEFAULT: State = {
     "W_K": [[0.9, 0.6], [-0.7, 1.0]],
     "W_V": [[0.8, -0.3], [0.5, 1.0]],
 }
-UNIT, EDGE, REACH, STEPS, SQUEEZE = 52, 2.9, 2, 24, 12
+EDGE, STEPS, SQUEEZE = 2.9, 24, 12
 LIMIT = {"scores": 3, "pattern": 1, "output": 3, "W_Q": 3, "W_K": 3, "W_V": 3}
 NAMES = {"scores": "Score matrix", "pattern": "Attention map", "output": "Output"}
 EPS64, EPS32 = 2.0**-52, 2.0**-23
@@ -48,35 +46,16 @@ def check_state(**given: Any) -> State:
     >>> check_state(squeeze=3)["squeeze"]
     3.0
     """
-    unknown = set(given) - set(DEFAULT)
-    if unknown:
-        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; the state has {', '.join(DEFAULT)}")
-    state = {**DEFAULT, **given}
+    state = complete(DEFAULT, given)
     for name in ("theta", "W_Q", "W_K", "W_V"):
         state[name] = check_rows(name, state[name], (2,))
     state["tokens"] = check_rows("tokens", state["tokens"], (3, 4))
     if not (size := cond2(np.array(state["theta"]))) < 1e12:
         raise ValueError(f"theta must be invertible; its condition number is {size:.1e}")
-    squeeze = state["squeeze"]
-    if isinstance(squeeze, bool) or not isinstance(squeeze, int | float) or not 0 <= squeeze <= SQUEEZE:
-        raise ValueError(f"squeeze must be a number from 0 to {SQUEEZE}, not {squeeze!r}")
+    state["squeeze"] = check_number("squeeze", state["squeeze"], 0, SQUEEZE)
     for name in ("forget_k", "forget_v"):
-        if not isinstance(state[name], bool):
-            raise ValueError(f"{name} must be True or False, not {state[name]!r}")
-    return {**state, "squeeze": float(squeeze)}
-
-
-def check_rows(name: str, value: Any, rows: tuple[int, ...]) -> list[list[float]]:
-    wanted = f"{' or '.join(map(str, rows))} rows of 2 finite numbers"
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {wanted}") from error
-    if array.ndim != 2 or array.shape[0] not in rows or array.shape[1] != 2:
-        raise ValueError(f"{name} must be {wanted}, not of shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be {wanted}; it holds NaN or infinity")
-    return array.tolist()
+        state[name] = check_flag(name, state[name])
+    return state
 
 
 # --- the mathematics ---
@@ -146,47 +125,9 @@ def verdict(got: np.ndarray, reference: np.ndarray, cond: float) -> str:
 # --- the same text as basis_change.mjs ---
 
 
-def fixed(x: float, digits: int) -> str:
-    """JavaScript's toFixed: decimal places, ties away from zero, no sign on a true zero."""
-    return str(Decimal(x or 0.0).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
-
-
-def power(x: float, digits: int) -> str:
-    mantissa, exponent = f"{x:.{digits}e}".split("e")
-    return f"{mantissa}e{int(exponent)}".replace("-", "−")
-
-
-def num(x: float) -> str:
-    """At most five signs, so that the numbers of neighboring cells do not touch."""
-    size = abs(x)
-    if not math.isfinite(x):
-        return "∞"
-    if size < 0.005:
-        return "0.00"
-    if size < 9999.5:
-        return fixed(x, 2 if size < 9.995 else 1 if size < 99.95 else 0).replace("-", "−")
-    return power(x, 0)
-
-
-def sci(x: float) -> str:
-    if x == 0 or not math.isfinite(x):
-        return "0" if x == 0 else "∞"
-    return fixed(x, 1) if 0.1 <= x < 1000 else power(x, 1)
-
-
 def reading(err: float, bits: str) -> str:
     """An infinite error is one that nobody can compute: say why."""
     return sci(err) if math.isfinite(err) else f"cannot be computed: Θ has no inverse in float{bits}"
-
-
-def pixel(point: Iterable[float]) -> str:
-    x, y = point
-    return f"{fixed(UNIT * x, 1)} {fixed(-UNIT * y, 1)}"
-
-
-def shade(x: float, limit: float) -> str:
-    style = "--v:" + fixed(min(1.0, abs(x) / limit), 2)
-    return style + ";--hi:var(--cell-neg)" if x < 0 else style
 
 
 def chart_x(cond: float) -> str:
@@ -213,10 +154,6 @@ def sentence(state: State, cond: float, verdicts: dict[str, str], differences: d
     return " ".join(line if line.startswith("cond") else line[0].upper() + line[1:] for line in said)
 
 
-def listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
-
-
 # --- the picture ---
 
 W = {name: f'<i class="s{name.lower()}">W<sub>{name}</sub></i>' for name in "QKV"}
@@ -235,10 +172,10 @@ def still(state: State) -> str:
     def world(side: str, values: dict[str, np.ndarray]) -> tuple[str, str]:
         changed = side == "after"
         first = "".join(
-            matrix(f"{side} {w}", caption(w, changed, forgot.get(w, False)), values[w], LIMIT[w]) for w in weights
+            compared(f"{side} {w}", caption(w, changed, forgot.get(w, False)), values[w], LIMIT[w]) for w in weights
         )
         second = "".join(
-            matrix(
+            compared(
                 f"{side} {name}",
                 f"<b>{NAMES[name]}</b>",
                 values[name],
@@ -268,10 +205,6 @@ def still(state: State) -> str:
     )
 
 
-def column(title: str, kind: str, inside: str) -> str:
-    return f'<div class="qkv-column"><p class="qkv-title">{title}</p><div class="{kind}">{inside}</div></div>'
-
-
 def caption(name: str, changed: bool, forgot: bool) -> str:
     if not changed:
         return W[name[-1]]
@@ -279,22 +212,15 @@ def caption(name: str, changed: bool, forgot: bool) -> str:
     return f'<span data-part="weight {name}" data-forgot="{str(forgot).lower()}">{back}{W[name[-1]]}</span>'
 
 
-def matrix(
+def compared(
     part: str, title: str, a: np.ndarray, limit: float, below: str = "", reference: np.ndarray | None = None
 ) -> str:
-    """One matrix as colored cells; with a ``reference``, the cells that differ from it are marked."""
+    """One matrix; with a ``reference``, the cells that differ from it are marked."""
     side, name = part.split()
     moved = np.zeros(a.shape, bool) if reference is None else np.abs(a - reference) > 1e-6 * np.abs(reference).max()
-    cells = "".join(
-        f'<span style="{shade(float(x), limit)}" class="{"moved" if moved[at] else ""}">{num(float(x))}</span>'
-        for at, x in np.ndenumerate(a)
-    )
-    kind = "qkv-map" if name == "pattern" else "qkv-signed"
     label = f"{NAMES.get(name, name)} {side}, {a.shape[0]} by {a.shape[1]}; every number is in the table below"
-    return (
-        f'<div class="qkv-matrix" style="--n:{a.shape[1]}"><p>{title}</p>'
-        f'<div role="img" aria-label="{label}" class="{kind}" data-part="{part}">{cells}</div>{below}</div>'
-    )
+    kind = "map" if name == "pattern" else "signed"
+    return matrix(part, title, label, kind, a, limit, below, np.where(moved, "moved", ""))
 
 
 def tag(name: str, state: str, difference: float) -> str:
@@ -305,21 +231,6 @@ def tag(name: str, state: str, difference: float) -> str:
 
 def off(state: str, difference: float) -> str:
     return f"{'by' if state == 'moves' else 'differs by'} {sci(difference)}"
-
-
-def handle(kind: str, index: int, row: Iterable[float], label: str, text: str) -> str:
-    x, y = row
-    return (
-        f'<g class="qkv-handle {kind}" data-part="{kind} {index}" role="slider" aria-label="{label}" '
-        f'aria-valuemin="-{REACH}" aria-valuemax="{REACH}" aria-valuenow="{fixed(x, 2)}" '
-        f'aria-valuetext="{num(x)}, {num(y)}" transform="translate({pixel((x, y))})">'
-        f'<circle class="hit" r="24"/><circle class="ring" r="15"/><circle class="knob" r="11"/>'
-        f'<text dy="4">{text}</text></g>'
-    )
-
-
-def plane(label: str, inside: str) -> str:
-    return f'<svg viewBox="-160 -160 320 320" role="group" aria-label="{label}">{inside}</svg>'
 
 
 LINES = "".join(f"M-6 {i}H6M{i} -6V6" for i in range(-6, 7))

@@ -7,57 +7,43 @@ from typing import Any
 import anywidget
 import traitlets
 
-from qkvtheory.widgets import basis_change, bundle, static_html, styles
+from qkvtheory.widgets import WIDGETS, bundle, static_html, styles
 
 
-def matrix() -> Any:
-    return traitlets.List(traitlets.List(traitlets.Float())).tag(sync=True)
+def trait(value: Any) -> Any:
+    """The trait that holds values like this one; a matrix is a list of lists of numbers."""
+    if isinstance(value, list):
+        return traitlets.List(trait(value[0]))
+    return {bool: traitlets.Bool, int: traitlets.Int, float: traitlets.Float, str: traitlets.Unicode}[type(value)]()
 
 
-class BasisChange(anywidget.AnyWidget):
-    """Tokens and basis vectors to drag: X becomes X Theta, the weights Theta^-1 W, and the scores stay.
+class Figure(anywidget.AnyWidget):
+    """What every widget is made of: a still, and one trait per key of its module's DEFAULT.
 
-    Traits: tokens (3 or 4 rows of 2), theta, W_Q, W_K, W_V (2 x 2), squeeze (0 to 12), forget_k, forget_v (booleans);
-    every one can be linked to other widgets. Raises TraitError for a state that ``basis_change.check_state`` refuses.
-
-    >>> from ipywidgets import FloatSlider, VBox, jslink
-    >>> figure, slider = BasisChange(), FloatSlider(max=12, description="squeeze")
-    >>> _ = jslink((slider, "value"), (figure, "squeeze"))
-    >>> box = VBox([slider, figure])
+    Every trait can be linked to other widgets. Raises TraitError for a state that the module's ``check_state`` refuses.
     """
 
-    _esm = bundle("basis-change")
-    _css = styles()
+    figure: str
+    module: Any
     still = traitlets.Unicode().tag(sync=True)
-    tokens = matrix()
-    theta = matrix()
-    W_Q = matrix()
-    W_K = matrix()
-    W_V = matrix()
-    squeeze = traitlets.Float().tag(sync=True)
-    forget_k = traitlets.Bool().tag(sync=True)
-    forget_v = traitlets.Bool().tag(sync=True)
 
     def __init__(self, **state: Any) -> None:
-        own = {key: state.pop(key) for key in list(state) if key in basis_change.DEFAULT}
-        try:
-            full = basis_change.check_state(**own)
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from error
-        super().__init__(**full, still=basis_change.still(full), **state)
+        own = {key: state.pop(key) for key in list(state) if key in self.module.DEFAULT}
+        full = self.checked(own)
+        super().__init__(**full, still=self.module.still(full), **state)
 
-    @traitlets.validate(*basis_change.DEFAULT)
-    def _check(self, proposal: Any) -> Any:
-        name, value = proposal["trait"].name, proposal["value"]
+    def checked(self, given: dict[str, Any]) -> dict[str, Any]:
         try:
-            checked = basis_change.check_state(**{name: value})[name]
+            return self.module.check_state(**given)
         except ValueError as error:
             raise traitlets.TraitError(str(error)) from error
-        if name == "tokens" and self.tokens and len(checked) != len(self.tokens):
-            raise traitlets.TraitError(
-                f"this figure was made for {len(self.tokens)} tokens, not {len(checked)}; make a new one"
-            )
-        return checked
+
+    def check_one(self, proposal: Any) -> Any:
+        name, value = proposal["trait"].name, proposal["value"]
+        old, new = getattr(self, name), self.checked({name: value})[name]
+        if isinstance(new, list) and old and len(new) != len(old):
+            raise traitlets.TraitError(f"this figure was made for {len(old)} {name}, not {len(new)}; make a new one")
+        return new
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         made = super()._repr_mimebundle_(**kwargs)
@@ -65,5 +51,48 @@ class BasisChange(anywidget.AnyWidget):
             return None
         data, metadata = made if isinstance(made, tuple) else (made, {})
         # Where no kernel will ever answer (a static page), the figure is the static one.
-        state = {key: getattr(self, key) for key in basis_change.DEFAULT}
-        return {**data, "text/html": static_html("basis-change", **state)}, metadata
+        state = {key: getattr(self, key) for key in self.module.DEFAULT}
+        return {**data, "text/html": static_html(self.figure, **state)}, metadata
+
+
+def figure(name: str) -> Any:
+    """The base class of the widget of this name: its script and its traits, checked as its module checks them."""
+    module = WIDGETS[name]
+    traits = {key: trait(value).tag(sync=True) for key, value in module.DEFAULT.items()}
+    check = traitlets.validate(*traits)(Figure.check_one)
+    own = {"figure": name, "module": module, "_esm": bundle(name), "_css": styles(), "_check": check}
+    return type(name, (Figure,), {**traits, **own})
+
+
+class Asymmetry(figure("asymmetry")):  # type: ignore[misc]
+    """Tokens to drag, and what the map of one head loses when its queries are its keys.
+
+    Traits: tokens (3 to 6 rows of 2), mode ("q=k" or "qkv"), correction ("none", "key-bias", "rope", "linear" or
+    "cubic"), temperature (-3 to 3), causal (boolean), W_Q, W_K (2 x 2).
+
+    >>> figure = Asymmetry(mode="qkv")
+    >>> figure.correction = "rope"
+    """
+
+
+class BasisChange(figure("basis-change")):  # type: ignore[misc]
+    """Tokens and basis vectors to drag: X becomes X Theta, the weights Theta^-1 W, and the scores stay.
+
+    Traits: tokens (3 or 4 rows of 2), theta, W_Q, W_K, W_V (2 x 2), squeeze (0 to 12), forget_k, forget_v (booleans).
+
+    >>> from ipywidgets import FloatSlider, VBox, jslink
+    >>> figure, slider = BasisChange(), FloatSlider(max=12, description="squeeze")
+    >>> _ = jslink((slider, "value"), (figure, "squeeze"))
+    >>> box = VBox([slider, figure])
+    """
+
+
+class Telescope(figure("telescope")):  # type: ignore[misc]
+    """A stack of three layers: which basis every hidden state carries, and which skip, norm or tie breaks it.
+
+    Traits: attention_skip, mlp_skip, norm, tied, shared, singular, norm_repair, tied_repair, singular_repair
+    (booleans), mlp_repair ("none", "linear", "layer 1", "layer 2", "layer 3").
+
+    >>> figure = Telescope(mlp_skip=True)
+    >>> figure.mlp_repair = "linear"
+    """

@@ -76,8 +76,8 @@ class Site:
         )
         return self.address + name
 
-    def widget(self, name: str, **state: Any) -> str:
-        return self.page(name, static_html("basis-change", **state) + '<script type="module" src="mount.mjs"></script>')
+    def widget(self, name: str, figure: str = "basis-change", **state: Any) -> str:
+        return self.page(name, static_html(figure, **state) + '<script type="module" src="mount.mjs"></script>')
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +88,51 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     yield Site(folder, server.server_port)
     server.shutdown()
     server.server_close()
+
+
+class Driver:
+    """A page with one widget, and the words to use it."""
+
+    def __init__(self, page):
+        self.page = page
+        self.said = []
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+
+    def open(self, address):
+        self.page.goto(address)
+        self.page.wait_for_selector('.qkv-widget[data-mounted="yes"]')
+        return self
+
+    def part(self, name):
+        return self.page.locator(f'[data-part="{name}"]').first
+
+    def numbers(self, name):
+        return [float(t.replace("−", "-")) for t in self.part(name).locator("span").all_text_contents()]
+
+    def value(self, name):
+        return [float(v.replace("−", "-")) for v in self.part(name).get_attribute("aria-valuetext").split(", ")]
+
+    def states(self):
+        return [tag.get_attribute("data-state") for tag in self.page.locator('[data-part^="tag "]').all()]
+
+    def announced(self, text):
+        self.page.wait_for_function("t => document.querySelector('[data-part=live]').textContent.includes(t)", arg=text)
+
+    def center(self, name):
+        box = self.part(name).locator(".knob").bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+@pytest.fixture
+def open_page(browser):
+    contexts = []
+
+    def start(**options):
+        context = browser.new_context(**{"viewport": {"width": 900, "height": 1000}, **options})
+        contexts.append(context)
+        return Driver(context.new_page())
+
+    yield start
+    for context in contexts:
+        context.close()

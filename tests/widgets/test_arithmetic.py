@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qkvtheory.attention import Heads, causal
-from qkvtheory.widgets import basis_change, bundle
+from qkvtheory.widgets import basis_change, bundle, text
 
 IMPORT = "const m = await import(folder + 'qkv.mjs');\n"
 WIDGET = "const w = await import(folder + 'basis_change.mjs'); const m = await import(folder + 'qkv.mjs');\n"
@@ -187,13 +187,13 @@ def test_numbers_are_written_alike(node):
     values += (rng.normal(size=200) * 10.0 ** rng.integers(-17, 14, size=200)).tolist()
     values += [9.994, 9.996, 99.94, 99.96, -12.345]
     script = "const read = (x) => w.reading(Math.abs(x), 32), all = [...data, Infinity];"
-    script += "const result = [data.map(w.num), data.map((x) => w.sci(Math.abs(x))), all.map(read)];"
+    script += "const result = [data.map(m.num), data.map((x) => m.sci(Math.abs(x))), all.map(read)];"
     numbers, powers, readings = node(WIDGET + script, values)
     assert readings == [basis_change.reading(abs(x), "32") for x in [*values, math.inf]]
     assert "no inverse in float32" in readings[-1] and readings[:-1] == powers
     assert max(map(len, numbers)) == 5
-    assert numbers == [basis_change.num(x) for x in values]
-    assert powers == [basis_change.sci(abs(x)) for x in values]
+    assert numbers == [text.num(x) for x in values]
+    assert powers == [text.sci(abs(x)) for x in values]
 
 
 def test_the_bundle_is_the_same_module(node):

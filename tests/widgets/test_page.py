@@ -15,54 +15,6 @@ AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 STAY = "Score matrix, attention map and output stay put."
 
 
-class Driver:
-    """A page with one widget, and the words to use it."""
-
-    def __init__(self, page):
-        self.page = page
-        self.said = []
-        page.on("console", lambda message: self.said.append(message.text))
-        page.on("pageerror", lambda error: self.said.append(str(error)))
-
-    def open(self, address):
-        self.page.goto(address)
-        self.page.wait_for_selector('.qkv-widget[data-mounted="yes"]')
-        return self
-
-    def part(self, name):
-        return self.page.locator(f'[data-part="{name}"]').first
-
-    def numbers(self, name):
-        return [float(t.replace("−", "-")) for t in self.part(name).locator("span").all_text_contents()]
-
-    def value(self, name):
-        return [float(v.replace("−", "-")) for v in self.part(name).get_attribute("aria-valuetext").split(", ")]
-
-    def states(self):
-        return [self.part(f"tag {name}").get_attribute("data-state") for name in basis_change.NAMES]
-
-    def announced(self, text):
-        self.page.wait_for_function("t => document.querySelector('[data-part=live]').textContent.includes(t)", arg=text)
-
-    def center(self, name):
-        box = self.part(name).locator(".knob").bounding_box()
-        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-
-
-@pytest.fixture
-def open_page(browser):
-    contexts = []
-
-    def start(**options):
-        context = browser.new_context(**{"viewport": {"width": 900, "height": 1000}, **options})
-        contexts.append(context)
-        return Driver(context.new_page())
-
-    yield start
-    for context in contexts:
-        context.close()
-
-
 @pytest.fixture
 def widget(open_page, site):
     driver = open_page().open(site.widget("default.html"))
