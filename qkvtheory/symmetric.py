@@ -16,6 +16,7 @@ from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import check_matrix, fractions, identity, inverse
 
 REVERSIBLE = 1e-8  # largest cycle affinity (a logarithm) that floats may show for a reversible map
+ROUNDING = 1e-5  # by how much a row of floats, perhaps once of single precision, may miss the sum 1
 
 
 # -- laws and balance --------------------------------------------------------------------------------------------------
@@ -139,8 +140,8 @@ def entropy_production(attention_map: Any) -> float:
     """
     logs = log_map(attention_map)
     flow = stationary_law(np.exp(logs))[:, None] * np.exp(logs)
-    return float(((flow - flow.mT) * (logs - logs.mT)).sum() / 2)  # the logarithms of pi cancel: flow has equal row and
-    # column sums
+    # The logarithms of pi cancel, because the flow has equal row and column sums.
+    return float(((flow - flow.mT) * (logs - logs.mT)).sum() / 2)
 
 
 # -- pairs and eigenvalues ---------------------------------------------------------------------------------------------
@@ -431,10 +432,9 @@ def square(a: Any, name: str) -> Any:
 
 
 def stochastic(attention_map: Any) -> Any:
-    """A square matrix without negative entries whose rows sum to 1 (floats: up to the root of eps)."""
+    """A square matrix without negative entries whose rows sum to 1, exactly for exact numbers."""
     a = square(attention_map, "the map")
-    slack = 0 if a.dtype == object else float(np.finfo(a.dtype).eps) ** 0.5
-    if (a < 0).any() or (abs(a.sum(axis=1) - 1) > slack).any():
+    if (a < 0).any() or (abs(a.sum(axis=1) - 1) > (0 if a.dtype == object else ROUNDING)).any():
         raise HypothesisError("rows sum to one", "a map has entries of at least 0 and rows that sum to 1")
     return a
 

@@ -1,0 +1,37 @@
+"""Chapter 10. Queries equal to keys."""
+
+from qkvtheory.claims.queries_equal_keys.balance import BALANCE_IFF, DETAILED_BALANCE, SPECTRUM, TWO_TOKENS
+from qkvtheory.claims.queries_equal_keys.bound import EQUAL_NORMS, GRAM, PAIR_BOUND, PATTERNS, REVERSE_SWAP
+from qkvtheory.claims.queries_equal_keys.causal import NORM_GROWTH, ONE_WAY, UNIVERSAL
+from qkvtheory.claims.queries_equal_keys.cycles import CONVERSE, GENERAL, NECESSARY, RELATIVE_BIAS
+from qkvtheory.claims.queries_equal_keys.left import PROJECTIONS_LEFT
+from qkvtheory.claims.queries_equal_keys.measures import MEASURES, ROPE, SKEW_RATIO, WEIGHT_SYMMETRY
+from qkvtheory.claims.queries_equal_keys.scores import NOT_SYMMETRIC, QK_SYMMETRIC, ROW_STOCHASTIC
+
+LEFT_OUT: dict[str, str] = {}
+CLAIMS = (
+    QK_SYMMETRIC,
+    NOT_SYMMETRIC,
+    ROW_STOCHASTIC,
+    DETAILED_BALANCE,
+    BALANCE_IFF,
+    NECESSARY,
+    CONVERSE,
+    TWO_TOKENS,
+    GENERAL,
+    SPECTRUM,
+    PAIR_BOUND,
+    REVERSE_SWAP,
+    EQUAL_NORMS,
+    GRAM,
+    PATTERNS,
+    ONE_WAY,
+    NORM_GROWTH,
+    UNIVERSAL,
+    ROPE,
+    RELATIVE_BIAS,
+    MEASURES,
+    SKEW_RATIO,
+    WEIGHT_SYMMETRY,
+    PROJECTIONS_LEFT,
+)

@@ -1,0 +1,100 @@
+"""Chapter 10: every claim is green in every lane that runs anywhere, and every wrong variant is rejected."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qkvtheory import symmetric
+from qkvtheory.claims.queries_equal_keys import CLAIMS
+from qkvtheory.lanes.check import run_lane
+
+CHAPTER = "queries-equal-keys"
+LANES = ("symbolic", "exact", "numeric", "count")
+BY_ID = {claim.id: claim for claim in CLAIMS}
+
+
+def test_claim(checked):
+    assert not checked.red, checked.reasons
+    assert set(checked.lanes) == set(checked.claim.lanes) & set(LANES)
+    for name, result in checked.lanes.items():
+        assert result.status == "pass", (name, result.reason)
+        assert result.comparisons > 0
+        assert result.worst <= result.tolerance
+        assert result.tolerance <= 1e-6
+
+
+def test_controls(checked):
+    assert len(checked.controls) == len(checked.claim.controls)
+    for control in checked.controls:
+        assert control.status == "rejected", control
+        assert set(control.lanes.values()) == {"rejected"}
+
+
+def test_mutants(checked):
+    for name in set(checked.lanes) - {"count"}:
+        mutants = checked.lanes[name].mutants
+        assert mutants["survived"] == 0
+        assert mutants["killed"] >= bool(checked.claim.constructions), (name, mutants)
+
+
+def scaled(function, factor=2):
+    return lambda *args: factor * function(*args)
+
+
+def mirrored(partner, length, original=symmetric.two_head_keys):
+    return original(partner, length)[::-1]
+
+
+DAMAGE = (  # a function of the package, a wrong one in its place, and a claim that must notice in a lane
+    ("law_of_row_sums", lambda weights: weights[0] / weights[0].sum(), "detailed-balance", "exact"),
+    ("stationary_law", lambda a: a[0], "two-tokens-reversible", "exact"),
+    ("reversing_law", lambda a: a[:, 0] / a[0] / (a[:, 0] / a[0]).sum(), "kolmogorov-converse", "exact"),
+    ("is_reversible", lambda a: True, "kolmogorov-converse", "exact"),
+    ("is_reversible", lambda a: False, "two-tokens-reversible", "numeric"),
+    ("is_reversible", lambda a: True, "relative-bias-criterion", "exact"),
+    ("balance_defect", lambda a, law=None: 0.0, "causal-not-reversible", "numeric"),
+    ("cycle_defect", lambda a: a.max() * 0, "general-not-reversible", "exact"),
+    ("cycle_affinity", lambda a: float(np.abs(np.log(a)).max()), "asymmetry-measures", "numeric"),
+    ("entropy_production", lambda a: 1.0, "asymmetry-measures", "numeric"),
+    ("pair_sums", lambda a: 2 * (a + a.T), "pair-bound", "numeric"),
+    ("spectrum", lambda a: -np.linalg.eigvals(a), "spectrum-unit-interval", "numeric"),
+    ("mean_asymmetry", lambda s: abs(s).sum() * abs(s).sum(), "asymmetry-measures", "exact"),
+    ("asymmetry", lambda a: float(abs(a).sum()), "asymmetry-measures", "numeric"),
+    ("centered", lambda scores: scores, "centred-skew-ratio", "exact"),
+    ("skew_share", scaled(symmetric.skew_share), "centred-skew-ratio", "exact"),
+    ("weight_symmetry", scaled(symmetric.weight_symmetry), "weight-symmetry-score", "exact"),
+    ("directionality", lambda W_Q, W_K, deviations: abs(W_Q).sum() - abs(W_K).sum(), "asymmetry-measures", "numeric"),
+    ("keys_for_map", scaled(symmetric.keys_for_map), "qk-pattern-characterisation", "numeric"),
+    ("keys_for_causal_map", scaled(symmetric.keys_for_causal_map), "causal-qk-universal", "numeric"),
+    ("causal_gram", scaled(symmetric.causal_gram), "causal-qk-universal", "exact"),
+    ("causal_gram", lambda logs: logs + logs.T, "causal-norm-growth", "exact"),
+    ("two_head_keys", mirrored, "reverse-swap-consequence", "exact"),
+)
+
+
+@pytest.mark.parametrize(("name", "wrong", "id", "lane"), DAMAGE, ids=[f"{name}-{id}" for name, _, id, _ in DAMAGE])
+def test_a_damaged_function_of_the_package_turns_its_claims_red(name, wrong, id, lane, monkeypatch):
+    """The claims check the functions that users call, not copies of them."""
+    assert run_lane(BY_ID[id], lane).status == "pass"
+    monkeypatch.setattr(symmetric, name, wrong)
+    assert run_lane(BY_ID[id], lane).status == "fail"
+
+
+def test_a_statement_with_a_control_in_its_place_is_red():
+    for claim in CLAIMS:
+        for control in claim.controls:
+            if control.refused or control.sides is None:
+                continue
+            for lane in set(control.lanes) & {"exact", "numeric"} & set(claim.lanes):
+                wrong = replace(
+                    claim,
+                    sides=control.sides,
+                    special={},
+                    also=None,
+                    constructions=(),
+                    settings=control.settings or claim.settings,
+                )
+                assert run_lane(wrong, lane).status == "fail", (claim.id, control.what, lane)
