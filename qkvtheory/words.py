@@ -42,7 +42,8 @@ GREEK = {"Theta", "Phi", "Lambda", "Gamma", "Omega", "Sigma", "Pi"}
 class Letter:
     """One factor of a word. Interned: equal letters are the same object, so deep expressions compare in one step."""
 
-    __slots__ = ("__weakref__", "args", "cols", "facts", "inputs", "inverted", "name", "rows", "transposed")
+    __slots__ = ("__weakref__", "_text", "args", "cols", "facts", "inputs", "inverted", "name", "rows", "transposed")
+    _text: str  # what __str__ gave: letters of letters are written many times over
     name: str
     rows: str
     cols: str
@@ -71,6 +72,7 @@ class Letter:
             letter = object.__new__(cls)
             letter.name, letter.rows, letter.cols, letter.args = name, rows, cols, args
             letter.facts, letter.inverted, letter.transposed, letter.inputs = key[4], inverted, transposed, inputs
+            letter._text = ""
             check_letter(letter)
             cls._known[key] = letter
         return letter
@@ -79,7 +81,7 @@ class Letter:
         """This letter with its exponents set, in normal form: orthogonal, symmetric, diagonal and entrywise letters."""
         if "orthogonal" in self.facts and transposed:
             inverted, transposed = not inverted, False
-        if self.facts & {"symmetric", "diagonal"}:
+        if "diagonal" in self.facts or ("symmetric" in self.facts and "formal" not in self.facts):
             transposed = False
         if "entrywise" in self.facts and transposed != self.transposed:  # f(S)^T = f(S^T)
             args = tuple(argument.mT for argument in self.args)
@@ -98,16 +100,16 @@ class Letter:
         return self.turned(not self.inverted, self.transposed)
 
     def __str__(self) -> str:
-        if self is ones_letter(self.rows, self.cols):
-            return "1" if self.cols == "1" else "1^T"
-        body = self.name + (f"({', '.join(map(str, self.args))})" if self.args else "")
-        exponent = {(0, 0): "", (1, 0): "^-1", (0, 1): "^T", (1, 1): "^-T"}[self.inverted, self.transposed]
-        return body + exponent
+        if not self._text:
+            body = self.name + (f"({', '.join(map(str, self.args))})" if self.args else "")
+            exponent = {(0, 0): "", (1, 0): "^-1", (0, 1): "^T", (1, 1): "^-T"}[self.inverted, self.transposed]
+            self._text = ("1" if self.name == "ones" else body) + exponent
+        return self._text
 
     __repr__ = __str__
 
     def latex(self) -> str:
-        if self is ones_letter(self.rows, self.cols):
+        if self.name == "ones":
             return r"\mathbf{1}" if self.cols == "1" else r"\mathbf{1}^{\top}"
         inverse = "R" if "full row rank" in self.facts else "-1"
         exponents = {(0, 0): "", (1, 0): inverse, (0, 1): r"\top", (1, 1): r"-\top"}
@@ -426,8 +428,8 @@ def symbol(name: str, rows: str, cols: str, **facts: bool) -> Word:
     """A matrix about which nothing is known but its shape and the facts declared here.
 
     Facts: ``invertible``, ``orthogonal``, ``symmetric``, ``diagonal`` (square letters), ``full_row_rank`` (has a right
-    inverse), ``rows_sum_to_one``, ``formal`` (an inverse may be written but never cancels: to show where a hypothesis
-    is used). Raises ValueError for other facts and for the name "ones", HypothesisError for a fact of square letters
+    inverse), ``rows_sum_to_one``, ``formal`` (an inverse may be written but never cancels, and a symmetric letter is
+    not turned: to show where a hypothesis is used). Raises ValueError for other facts and for the name "ones", HypothesisError for a fact of square letters
     about a rectangle.
     """
     return Word(rows, cols, [((Letter(name, rows, cols, facts=declared(name, facts)),), 1)])

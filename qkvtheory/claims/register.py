@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from qkvtheory.claims import reparametrization, three_products
+from typing import Any
+
+from qkvtheory.claims import (
+    attention_skip,
+    every_skip,
+    queries_equal_keys,
+    reparametrization,
+    shared_queries,
+    skipless,
+    three_products,
+)
 from qkvtheory.claims.model import Claim
 
-CHAPTERS = {"three-products": three_products, "reparametrization": reparametrization}
+CHAPTERS: dict[str, Any] = {
+    "three-products": three_products,
+    "reparametrization": reparametrization,
+    "skipless": skipless,
+    "attention-skip": attention_skip,
+    "every-skip": every_skip,
+    "shared-queries": shared_queries,
+    "queries-equal-keys": queries_equal_keys,
+}
 
 
 def register() -> dict[str, Claim]:

@@ -18,29 +18,29 @@ class Residue:
         self.value = value % P
 
     def __add__(self, other: Any) -> Residue:
-        return Residue(self.value + integer(other))
+        return made((self.value + integer(other)) % P)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Residue:
-        return Residue(self.value - integer(other))
+        return made((self.value - integer(other)) % P)
 
     def __rsub__(self, other: Any) -> Residue:
-        return Residue(integer(other) - self.value)
+        return made((integer(other) - self.value) % P)
 
     def __neg__(self) -> Residue:
-        return Residue(-self.value)
+        return made(-self.value % P)
 
     def __mul__(self, other: Any) -> Residue:
-        return Residue(self.value * integer(other))
+        return made(self.value * integer(other) % P)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Residue:
-        return Residue(self.value * pow(integer(other), -1, P))
+        return made(self.value * pow(integer(other), -1, P) % P)
 
     def __rtruediv__(self, other: Any) -> Residue:
-        return Residue(integer(other) * pow(self.value, -1, P))
+        return made(integer(other) * pow(self.value, -1, P) % P)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, int | Residue) and (self.value - integer(other)) % P == 0
@@ -53,4 +53,11 @@ class Residue:
 
 
 def integer(x: Any) -> int:
-    return x.value if isinstance(x, Residue) else int(x)
+    return x.value if x.__class__ is Residue else int(x)
+
+
+def made(value: int) -> Residue:
+    """A residue from a value that is reduced already: these are made by the million."""
+    residue = Residue.__new__(Residue)
+    residue.value = value
+    return residue

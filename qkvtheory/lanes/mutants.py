@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
@@ -25,6 +25,8 @@ from qkvtheory import gauge, stacks, symmetric
 MODULES = (gauge, stacks, symmetric)
 PROJECTIONS = {"W_Q", "W_K", "W_V"}
 INVERSES = {"inverse", "right_inverse", "invert"}
+OPPOSITE: dict[type, type] = {ast.Is: ast.IsNot, ast.Eq: ast.NotEq, ast.In: ast.NotIn}
+OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
 Edit = Callable[[Any], Any]
 SAME_KIND = ({"theta", "phi"}, {"enter", "leave", "middle"}, {"back", "back_memory", "back_middle"})
 
@@ -44,9 +46,13 @@ def home(construction: str) -> Any:
     return next(module for module in MODULES if construction in vars(module))
 
 
-def mutants(construction: str, module: Any = None) -> Iterator[Mutant]:
+@cache
+def mutants(construction: str, module: Any = None) -> tuple[Mutant, ...]:
     """Every mutant of the named function of ``module`` (of the module that has it, if none is named)."""
-    module = module or home(construction)
+    return tuple(made(construction, module or home(construction)))
+
+
+def made(construction: str, module: Any) -> Iterator[Mutant]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(module, construction))))
     names = set(getattr(module, construction).__code__.co_varnames)
     for place, node in enumerate(ast.walk(tree)):
@@ -94,6 +100,8 @@ def damages(node: ast.AST, names: set[str]) -> Iterator[tuple[str, Edit]]:
     elif isinstance(node, ast.Attribute) and node.attr in PROJECTIONS:
         for other in sorted(PROJECTIONS - {node.attr}):
             yield f"{other} for {node.attr}", partial(renamed_attribute, other)
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in OPPOSITE:
+        yield f"{ast.unparse(node)} turned around", turned_around
     elif isinstance(node, ast.IfExp):
         yield f"the other branch of {ast.unparse(node)}", lambda n: ast.IfExp(n.test, n.orelse, n.body)
     elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
@@ -102,6 +110,10 @@ def damages(node: ast.AST, names: set[str]) -> Iterator[tuple[str, Edit]]:
         for family in SAME_KIND:
             for other in sorted(names & family - {node.id}) if node.id in family else ():
                 yield f"{other} for {node.id}", partial(renamed, other)
+
+
+def turned_around(node: ast.Compare) -> ast.Compare:
+    return ast.Compare(node.left, [OPPOSITE[type(node.ops[0])](), *node.ops[1:]], node.comparators)
 
 
 def damaged_product(node: ast.BinOp) -> Iterator[tuple[str, Edit]]:

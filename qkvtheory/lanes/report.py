@@ -140,7 +140,12 @@ def claim_entry(report: ClaimReport) -> dict[str, Any]:
 
 
 def proof_steps(claim: Claim, number: int = 0) -> list[dict[str, Any]]:
-    """The calculation of one equation as the page prints it, from the left side as written to the right as written."""
+    """The calculation of one equation as the page prints it, from the left side as written to the right as written.
+
+    A claim without a symbolic lane has none.
+    """
+    if "symbolic" not in claim.lanes:
+        return []
     left, right = both_sides(claim)[number]
     steps: list[dict[str, Any]] = [{"latex": left, "reason": "", "needs": []}]
     for step in calculation(claim, number).steps:

@@ -250,7 +250,9 @@ class Words(World):
         return words.opaque("phi", entrywise=True)(scores)
 
     def symmetric(self, name: str, size: str, hypothesis: str = "H1") -> words.Word:
-        return words.symbol(name, size, size, symmetric=self.holds(hypothesis, self.apply))
+        declared = self.holds(hypothesis, self.assume)
+        formal = declared and not self.holds(hypothesis, self.apply)
+        return words.symbol(name, size, size, symmetric=declared, formal=formal)
 
     def centering(self, size: str) -> words.Word:
         return words.centering(size)

@@ -111,6 +111,15 @@ class WrittenWorld(Words):
     def diagonal(self, v: Any, hypothesis: str = "H1") -> Any:
         return applied("diag", (v,), cols=v.rows)
 
+    def kernel(self, scores: Any) -> Any:
+        return applied("phi", (scores,))
+
+    def symmetric(self, name: str, size: str, hypothesis: str = "H1") -> Any:
+        return self.letter(name, size, size)
+
+    def centering(self, size: str) -> Any:
+        return self.letter("C", size, size)
+
     def rotate(self, z: Any) -> Any:
         return applied("R", (z,))
 
@@ -138,7 +147,12 @@ def both_sides(claim: Claim) -> list[tuple[str, str]]:
 
 
 def equations(claim: Claim) -> list[str]:
-    """The same as formulas; where a side is exactly the identity matrix there is nothing to print."""
+    """The same as formulas; where a side is exactly the identity matrix there is nothing to print.
+
+    A claim about numbers only, without a symbolic lane, says what it says in its statement.
+    """
+    if "symbolic" not in claim.lanes:
+        return []
     return [set_out(left, right) for left, right in both_sides(claim) if left != right]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from qkvtheory import gauge
@@ -35,14 +36,23 @@ def test_what_a_person_would_get_wrong_is_among_them():
         "the other branch",
         "in the other order",
         "without the basis",
+        "turned around",
         "W_V for W_K",
     ):
         assert damage in damages
     assert "leave for enter" in damages
 
 
+def test_a_comparison_is_turned_around():
+    """One that decides where a basis goes, so that the mutant is another construction."""
+    (mutant,) = [m for m in mutants("carried") if "basis is None turned around" in m.damage]
+    assert mutant.function(2, 3) == 2 and gauge.carried(np.eye(2), 2 * np.eye(2))[0, 0] == 2
+    damages = {m.damage for m in mutants("chosen_bases")}
+    assert {"2 * layer in group turned around (line 5)"} <= damages
+
+
 def test_a_mutant_is_planted_and_taken_out_again():
-    original, mutant = gauge.reads, next(mutants("reads"))
+    original, mutant = gauge.reads, mutants("reads")[0]
     with planted(mutant):
         assert gauge.reads is mutant.function
     assert gauge.reads is original
