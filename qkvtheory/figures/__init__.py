@@ -39,7 +39,7 @@ def stored(name: str) -> dict[str, Any]:
 class Figures(Mapping[str, Figure]):
     """Name -> Figure. A figure's module and numbers are read when it is asked for, not when the names are listed."""
 
-    sources: ClassVar = {"error-ladder": "ladder", "pretrained-conditions": "pretrained"}
+    sources: ClassVar = {"error-ladder": "ladder", "error-depth": "depth", "pretrained-conditions": "pretrained"}
 
     def __getitem__(self, name: str) -> Figure:
         source = self.sources[name]
@@ -58,3 +58,12 @@ class Figures(Mapping[str, Figure]):
 
 
 FIGURES = Figures()
+PICTURES = ("projections_left",)  # modules with html(): drawings that take their colors from the page
+
+
+def picture(name: str) -> str:
+    """The drawing ``name`` (with dashes) as HTML. Raises ValueError for a name that is none."""
+    module = name.replace("-", "_")
+    if module not in PICTURES:
+        raise ValueError(f"no picture is called {name!r}; there are: {', '.join(PICTURES).replace('_', '-')}")
+    return importlib.import_module(f"qkvtheory.figures.{module}").html()

@@ -5,21 +5,24 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from .build import build_of
+from .elements import el
 
 logger = logging.getLogger(__name__)
 MARK = "data-widget="
 
 
 class Widget(SphinxDirective):
-    """``{widget} basis-change``"""
+    """``{widget} basis-change``; its body, if there is one, is the state to start in, as YAML (``squeeze: 3``)."""
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         from qkvtheory.widgets import FOLDER, static_html
@@ -27,11 +30,30 @@ class Widget(SphinxDirective):
         for file in (*FOLDER.glob("*.py"), *FOLDER.glob("*.mjs")):
             self.env.note_dependency(str(file))
         try:
-            html = static_html(self.arguments[0], style=False)
-        except ValueError as error:
+            state = yaml.safe_load("\n".join(self.content)) or {}
+            html = static_html(self.arguments[0], style=False, **state)
+        except (ValueError, TypeError, yaml.YAMLError) as error:
             logger.warning("%s", error, location=self.get_location())
             return []
         return [nodes.raw("", html, format="html")]
+
+
+class Picture(SphinxDirective):
+    """``{picture} projections-left``: a drawing that needs no script; its body is the caption."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        from qkvtheory.figures import picture
+
+        try:
+            drawn = nodes.raw("", picture(self.arguments[0]), format="html")
+        except ValueError as error:
+            logger.warning("%s", error, location=self.get_location())
+            return []
+        caption = [el("figcaption", *self.parse_content_to_nodes()[0].children)] if self.content else []
+        return [el("figure", drawn, *caption, class_="plot")]
 
 
 def copy_modules(app: Sphinx, error: Exception | None) -> None:
@@ -50,4 +72,5 @@ def setup(app: Sphinx) -> None:
     build_of(app).modules[MARK] = "widgets/mount.mjs"
     build_of(app).sheets[MARK] = "widgets/widgets.css"
     app.add_directive("widget", Widget)
+    app.add_directive("picture", Picture)
     app.connect("build-finished", copy_modules)
