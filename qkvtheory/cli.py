@@ -227,9 +227,10 @@ def run_show(args: argparse.Namespace) -> int:
         mine = [what for dropped, what in controls if dropped == hypothesis]
         if mine or hypothesis != "construction":
             print("\n" + plain("\n   control: ".join([heading, *mine])))
-    print("\ncalculation (symbolic lane)")
-    for number, step in enumerate(calculation(c).steps):
-        print(f"   {'=' if number else ' '} {step.shown}{f'   [{step.reason}]' if step.reason else ''}")
+    if "symbolic" in c.lanes:
+        print("\ncalculation (symbolic lane)")
+        for number, step in enumerate(calculation(c).steps):
+            print(f"   {'=' if number else ' '} {step.shown}{f'   [{step.reason}]' if step.reason else ''}")
     print(f"\nlanes: {', '.join(lanes_of(c))}; uses: {', '.join(c.uses) or 'nothing'}")
     for s in c.sources:
         print(f"source: {cited(s)}{f': {plain(s.note)}' if s.note else ''}")

@@ -50,6 +50,10 @@ class Written:
     def __sub__(self, other: Written) -> Written:
         return Written(f"{self.text} - {other.inside(PRODUCT)}", self.rows, self.cols, SUM)
 
+    def __rmul__(self, scalar: Any) -> Written:
+        factor = "-" if scalar == -1 else f"{scalar}\\,"
+        return Written(factor + self.inside(PRODUCT), self.rows, self.cols, SUM)
+
     def raised(self, exponent: str, combined: dict[str, str]) -> Written:
         if self.bare:
             name, old = self.bare

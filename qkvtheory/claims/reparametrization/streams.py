@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge, stacks
+from qkvtheory import gauge
 from qkvtheory.attention import Heads, causal, rational
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, call, matrices
 from qkvtheory.claims.reparametrization.lemma import (
@@ -16,7 +16,7 @@ from qkvtheory.claims.reparametrization.lemma import (
 )
 from qkvtheory.lanes import slow
 from qkvtheory.lanes.settings import FLOAT, Setting, plain_scores, square_keys
-from qkvtheory.network import Attention, Network
+from qkvtheory.network import Attention
 
 # -- two bases, one head, where theta goes -----------------------------------------------------------------------------
 
@@ -201,19 +201,9 @@ def writes(w: Any) -> Pairs:
     return [*rebased(w), (U @ (A @ theta) + V @ (B @ theta), (U @ A + V @ B) @ theta)]
 
 
-def two_blocks(w: Any) -> Pairs:
-    """A network of two blocks: the embedding takes the first basis in, each block hands on the next, none is left at the end."""
-    tokens, E, U = w.matrix("T", "n", "vocab"), w.matrix("E", "vocab", "d"), w.matrix("U", "d", "s")
-    stack = [w.block(biases=True, label=f"^{i}") for i in (1, 2)]
-    old = Network(E, stack, U, positions=w.matrix("P", "n", "d"))
-    new = stacks.eliminate_queries(old)
-    pairs = [(block.attention.W_Q, w.identity("d")) for block in new.blocks]
-    return [(call(new, tokens, name="network"), call(old, tokens, name="network")), *pairs]
-
-
 def further_blocks(w: Any) -> Pairs:
-    """With biases, through two blocks, and in numbers against the blocks written out, in each of the four topologies."""
-    pairs = [*rebased(w, biases=True), *two_blocks(w)]
+    """With biases, and in numbers against the blocks written out, in each of the four topologies."""
+    pairs = [*rebased(w, biases=True)]
     if w.lane in ("exact", "numeric"):
         x = w.matrix("X", "n", "d")
         cases = [w.block(biases=True, topology=(a, m)) for a in (True, False) for m in (True, False)]
