@@ -106,9 +106,10 @@ def reparametrize(attention: Attention, which: str = "Q") -> tuple[Any, Attentio
         if which == "Q":
             add_hint(refusal, attention)
         raise
-    W_Q, W_K, W_V = reads(back, attention.W_Q, attention.W_K, attention.W_V)
-    new = replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V)
-    return theta, replace(new, **{name: identity(cols, theta)})  # exact, where back @ theta would be rounded
+    others = [f"W_{letter}" for letter in "QKV" if letter != which]
+    moved = reads(back, *(getattr(attention, other) for other in others))
+    made = dict(zip(others, moved, strict=True)) | {name: identity(cols, theta)}  # exact; back @ theta would be rounded
+    return theta, replace(attention, **made)
 
 
 def add_hint(refusal: HypothesisError, attention: Attention) -> None:
@@ -212,9 +213,10 @@ def rebase(
     invert = invert or remembered()
     middle = between(block, enter, leave, middle)
     check_block(block, enter=enter, middle=middle, leave=leave, memory=memory)
-    back, back_middle = invert(enter, "enter"), invert(middle, "middle")
-    attention = moved(block.attention, back, back, leave if block.parallel else middle)
-    mlp = moved_mlp(block.mlp, back if block.parallel else back_middle, leave)
+    back = invert(enter, "enter")
+    back_middle = back if block.parallel else invert(middle, "middle")
+    attention = moved(block.attention, back, back, middle)
+    mlp = moved_mlp(block.mlp, back_middle, leave)
     cross = block.cross and moved(block.cross, back_middle, invert(memory, "memory"), middle)
     skips = {"attention_skip": linear(block.attention_skip, back, middle)}
     skips["mlp_skip"] = linear(block.mlp_skip, back_middle, leave)
@@ -260,6 +262,10 @@ def between(block: Block, enter: Any, leave: Any, middle: Any) -> Any:
             raise HypothesisError(
                 "one basis", f"the skip around {what} carries its state on unchanged, so both its ends have one basis"
             )
+    if block.cross is not None and not isinstance(block.attention_skip, bool) and not same(enter, middle):
+        raise HypothesisError(
+            "one basis", "one learned skip serves self- and cross-attention, so both its ends have one basis"
+        )
     return middle
 
 
@@ -302,12 +308,12 @@ def align_heads(attention: Attention, shared: Any) -> Attention:
 
 def check_blocks(turn: Any, heads: int) -> None:
     """Refuse a matrix that mixes the coordinates of different heads (for floats: by more than rounding)."""
-    width = turn.shape[0] // heads
-    head = np.arange(turn.shape[0]) // width
-    rows, cols = np.nonzero(head[:, None] != head[None, :])
-    largest = max(abs(float(turn[i, j])) for i in range(len(head)) for j in range(len(head)))
-    outside = max((abs(float(turn[i, j])) for i, j in zip(rows, cols, strict=True)), default=0.0)
-    if outside > (0 if turn.dtype == object else 1e-6) * largest:
-        raise HypothesisError(
-            "same head spaces", f"a head of W_Q leaves the space of that head of the shared matrix (by {outside:.1e})"
-        )
+    head = np.arange(turn.shape[0]) // (turn.shape[0] // heads)
+    apart = list(zip(*np.nonzero(head[:, None] != head[None, :]), strict=True))
+    if turn.dtype == object:
+        mixed = any(turn[i, j] != 0 for i, j in apart)
+    else:
+        sizes = {(i, j): abs(float(turn[i, j])) for i in range(len(head)) for j in range(len(head))}
+        mixed = max((sizes[place] for place in apart), default=0.0) > 1e-6 * max(sizes.values())
+    if mixed:
+        raise HypothesisError("same head spaces", "a head of W_Q leaves the space of that head of the shared matrix")

@@ -59,7 +59,8 @@ def carry(
 ) -> Network:
     """The same function with every hidden state in a basis of its own: state k becomes state k @ bases[k].
 
-    ``bases``: 2L + 1 entries for X_0, Y_0, X_1, ..., X_L, each d x d, or None for a state that stays as it is. What
+    ``bases``: 2L + 1 entries for X_0, Y_0, X_1, ..., X_L, each d x d, or None for a state that stays as it is (for a Y
+    beside a skip: that has the basis of the state which the skip joins to it, as in ``gauge.rebase``). What
     writes to a state (embedding, positions, W_O, W_down and their biases) is multiplied by its basis from the right,
     what reads it (W_Q, W_K, W_V, W_up, the readout) by the inverse from the left. ``memory``: the basis of what
     cross-attention reads. ``invert``: how to invert a basis, for a caller who has done it already.
@@ -107,6 +108,9 @@ def check_ends(network: Network, first: Any, last: Any) -> None:
     ends = {"embedding": network.embedding, "positions": network.positions, "readout": network.readout}
     given = {name: m for name, m in {**ends, "first basis": first, "last basis": last}.items() if m is not None}
     sound(given, {})
+    for name in ("first basis", "last basis"):
+        if name in given:
+            square(name, given[name])
     for name in ("embedding", "positions"):
         if first is not None and name in given:
             fits(name, given[name], "the basis of the first state", first)
@@ -127,7 +131,8 @@ def conjugate(network: Network, theta: Any, memory: Any = None) -> Network:
     >>> import numpy as np
     >>> from qkvtheory import MLP, Attention, Block, Heads, Network
     >>> rng = np.random.default_rng(0)
-    >>> block = Block(Attention(Heads(2), *rng.normal(size=(4, 4, 4))), MLP(np.tanh, *rng.normal(size=(2, 4, 4))), True, True)
+    >>> attention = Attention(Heads(2), *rng.normal(size=(4, 4, 4)))
+    >>> block = Block(attention, MLP(np.tanh, *rng.normal(size=(2, 4, 4))), attention_skip=True, mlp_skip=True)
     >>> old = Network(rng.normal(size=(7, 4)), [block], rng.normal(size=(4, 7)))
     >>> new = conjugate(old, block.attention.W_Q)
     >>> bool(np.allclose(new(np.eye(7)), old(np.eye(7))))
@@ -139,9 +144,9 @@ def conjugate(network: Network, theta: Any, memory: Any = None) -> Network:
 def eliminate(network: Network, which: str | Sequence[str] = "Q", layers: Iterable[int] | None = None) -> Network:
     """Make one projection of every chosen layer the identity, and keep the function.
 
-    ``which``: "Q", "K" or "V", for all layers or one letter for each chosen layer. ``layers``: their numbers from 0; all
-    if not given. The basis of the state that a layer reads, and of all states joined to it by identity skips, is the
-    matrix that goes; the others stay as they are. So it can be done in
+    ``which``: "Q", "K" or "V", for all layers or one letter for each chosen layer. ``layers``: their numbers from 0;
+    all if not given. The basis of the state that a layer reads, and of all states joined to it by identity skips, is
+    the matrix that goes; the others stay as they are. So it can be done in
 
     - every layer without skips, or with a skip around attention only, or around the MLP only (claims
       skipless-elimination, attn-skip-elimination, mlp-skip-only-elimination);
