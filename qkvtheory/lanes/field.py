@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Rational
 from typing import Any
 
 P = 2**521 - 1
@@ -43,7 +44,7 @@ class Residue:
         return made(integer(other) * pow(self.value, -1, P) % P)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, int | Residue) and (self.value - integer(other)) % P == 0
+        return isinstance(other, Rational | Residue) and (self.value - integer(other)) % P == 0
 
     def __hash__(self) -> int:
         return hash(self.value)
@@ -53,7 +54,12 @@ class Residue:
 
 
 def integer(x: Any) -> int:
-    return x.value if x.__class__ is Residue else int(x)
+    """What a number stands for modulo P. A fraction is numerator / denominator there; a float is no exact number."""
+    if x.__class__ is Residue:
+        return x.value
+    if isinstance(x, Rational):
+        return int(x.numerator) if x.denominator == 1 else int(x.numerator) * pow(int(x.denominator), -1, P)
+    raise TypeError(f"{x!r} is a {type(x).__name__}, which has no residue")
 
 
 def made(value: int) -> Residue:

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 PROOFS, BUILD = ROOT / "proofs", ROOT / "_build" / "proofs"
 OPTIONS = ("-q", "-w", "-notation-overridden,-ambiguous-paths")
 HERE = ("-Q", ".", "QKV")
+IMPORT = re.compile(r"From QKV Require(?: Import)? ([^.]*)\.")  # the one way in which texts name the proof files
 PART = "(** ** "  # the heading of a part of a proof file; parts start outside sections
 TIMEOUT = 120  # seconds for one text; all of them take about one
 TIMED_OUT = f"stopped after {TIMEOUT} seconds"
@@ -69,6 +70,58 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "where-theta-goes",
         "logits-one-matrix",
     ),
+    "Skipless": (
+        "skipless-elimination",
+        "skipless-free-bases",
+        "graef-table",
+        "values-identity-as-gauge",
+        "skipless-mixed-choice",
+        "skipless-parallel",
+    ),
+    "AttentionSkip": (
+        "attn-skip-elimination",
+        "attn-skip-tied",
+        "mlp-skip-only-elimination",
+        "basis-segments",
+    ),
+    "EverySkip": (
+        "one-layer-free",
+        "parallel-global",
+        "learned-skip-removal",
+        "global-basis-only",
+        "encoder-decoder-two-bases",
+    ),
+    "SharedQueries": (
+        "shared-wq-elimination",
+        "only-wq-shared",
+        "shared-head-spaces",
+        "looped-block",
+    ),
+    "QueriesEqualKeys": (
+        "qk-symmetric-scores",
+        "softmax-not-symmetric",
+        "row-stochastic",
+        "detailed-balance",
+        "balance-iff-symmetric",
+        "kolmogorov-necessary",
+        "kolmogorov-converse",
+        "two-tokens-reversible",
+        "general-not-reversible",
+        "pair-bound",
+        "reverse-swap-consequence",
+        "equal-norm-diagonal",
+        "causal-norm-growth",
+        "gram-restriction",
+        "spectrum-unit-interval",
+        "qk-pattern-characterisation",
+        "causal-not-reversible",
+        "relative-bias-criterion",
+        "rope-changes-nothing",
+        "asymmetry-measures",
+        "centred-skew-ratio",
+        "weight-symmetry-score",
+        "projections-left",
+    ),
 }
 LEMMAS: dict[str, tuple[str, str]] = {
     claim: (stem, claim.replace("-", "_")) for stem, claims in CHAPTERS.items() for claim in claims
@@ -83,6 +136,36 @@ COMPANIONS: dict[str, tuple[str, ...]] = {  # further lemmas that must be closed
     "gqa-only-q": ("eliminate_q_biased",),
     "column-selection": ("select_keys", "select_keys_values"),
     "where-theta-goes": ("rebase_block", "rebase_block_one_basis", "rebase_block_biased", "eliminate_queries"),
+    "skipless-elimination": (
+        "skipless_weights",
+        "rebase_stage_run",
+        "rebase3_run",
+        "rebase3_run_biased",
+        "carry_run",
+        "carry_stack_run",
+        "without_queries_run",
+    ),
+    "skipless-mixed-choice": ("eliminate_run",),
+    "graef-table": ("merge_run",),
+    "values-identity-as-gauge": ("values_outputs_identity",),
+    "skipless-parallel": ("run_parallel",),
+    "attn-skip-elimination": ("attn_skip_weights",),
+    "mlp-skip-only-elimination": ("mlp_skip_weights",),
+    "one-layer-free": ("conjugate_weights", "network_conj"),
+    "parallel-global": ("run_parallel_skip",),
+    "encoder-decoder-two-bases": ("conjugate_decoder_run", "two_identities"),
+    "shared-wq-elimination": ("shared_blocks_stay_shared",),
+    "shared-head-spaces": ("scores_align", "aligned_run"),
+    "looped-block": ("looped_block_halting", "looped_block_weighted"),
+    "qk-symmetric-scores": ("distance_bias_symmetric",),
+    "detailed-balance": ("stationary", "symmetric_reversible"),
+    "kolmogorov-necessary": ("cycle_identity_scores",),
+    "reverse-swap-consequence": ("two_heads_route",),
+    "causal-norm-growth": ("causal_symmetric_enough",),
+    "spectrum-unit-interval": ("eigenvalue_unit_interval", "schur_exponential", "two_token_eigenvalue"),
+    "qk-pattern-characterisation": ("qk_pattern_converse",),
+    "causal-not-reversible": ("one_way_not_reversible",),
+    "projections-left": ("ties_kept", "becomes_identity", "projections_left_count"),
 }
 BRIDGES: dict[str, tuple[str, ...]] = {  # what the claim's theorem has to have in common with the Python
     "r-products": ("reads",),
@@ -287,9 +370,15 @@ class Session:
         shutil.rmtree(draft, ignore_errors=True)
         return verdicts
 
+    def behind(self, text: str) -> list[str]:
+        """The proof files that a text imports, and those that they import: what the verdict on it depends on."""
+        named = {stem for line in IMPORT.findall(text) for stem in line.split()}
+        files = [(stem, self.texts[stem]) for stem in self.texts if stem in named]
+        return [part for stem, file in files for part in (*self.behind(file), stem, file)]
+
     def ask(self, text: str) -> Verdict:
         """Rocq's verdict on a text that may import the proof files; kept under the hash of all it depends on."""
-        key = digest(self.rocq.identity, *OPTIONS, self.folder.name, text)
+        key = digest(self.rocq.identity, *OPTIONS, *self.behind(text), text)
         kept = self.build / "verdicts" / f"{key}.json"
         if kept.exists():
             return Verdict(**json.loads(kept.read_text(encoding="utf-8")))
@@ -303,7 +392,7 @@ class Session:
 
     def assumptions(self, lemmas: Sequence[tuple[str, str]]) -> dict[str, str]:
         """For each lemma what it assumes: "" if it is closed under the global context."""
-        lines = ["From QKV Require ThreeProducts Reparametrization."]
+        lines = [f"From QKV Require {' '.join(dict.fromkeys(stem for stem, _ in lemmas))}."] if lemmas else []
         lines += [f"Print Assumptions QKV.{stem}.{name}." for stem, name in lemmas]
         verdict = self.ask("\n".join(lines) + "\n")
         answers = re.split(r"(?m)^(?=Closed under the global context|Axioms:|Section Variables:)", verdict.output)[1:]

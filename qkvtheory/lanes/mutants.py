@@ -24,6 +24,7 @@ from qkvtheory import gauge, stacks, symmetric
 
 MODULES = (gauge, stacks, symmetric)
 PROJECTIONS = {"W_Q", "W_K", "W_V"}
+ENDS = {"0": -1, "-1": 0}  # an index at one end, and the one at the other
 INVERSES = {"inverse", "right_inverse", "invert"}
 OPPOSITE: dict[type, type] = {ast.Is: ast.IsNot, ast.Eq: ast.NotEq, ast.In: ast.NotIn}
 OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
@@ -102,6 +103,10 @@ def damages(node: ast.AST, names: set[str]) -> Iterator[tuple[str, Edit]]:
             yield f"{other} for {node.attr}", partial(renamed_attribute, other)
     elif isinstance(node, ast.Compare) and type(node.ops[0]) in OPPOSITE:
         yield f"{ast.unparse(node)} turned around", turned_around
+    elif isinstance(node, ast.Subscript) and ast.unparse(node.slice) in ENDS:
+        yield f"the other end of {ast.unparse(node.value)}", at_the_other_end
+    elif isinstance(node, ast.Slice) and node.lower is not None:
+        yield f"{ast.unparse(node)} one further", one_further
     elif isinstance(node, ast.IfExp):
         yield f"the other branch of {ast.unparse(node)}", lambda n: ast.IfExp(n.test, n.orelse, n.body)
     elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
@@ -110,6 +115,15 @@ def damages(node: ast.AST, names: set[str]) -> Iterator[tuple[str, Edit]]:
         for family in SAME_KIND:
             for other in sorted(names & family - {node.id}) if node.id in family else ():
                 yield f"{other} for {node.id}", partial(renamed, other)
+
+
+def at_the_other_end(node: ast.Subscript) -> ast.Subscript:
+    return ast.Subscript(node.value, ast.Constant(ENDS[ast.unparse(node.slice)]), ast.Load())
+
+
+def one_further(node: ast.Slice) -> ast.Slice:
+    lower, upper = (b and ast.BinOp(b, ast.Add(), ast.Constant(1)) for b in (node.lower, node.upper))
+    return ast.Slice(lower, upper, node.step)
 
 
 def turned_around(node: ast.Compare) -> ast.Compare:
@@ -126,6 +140,10 @@ def damaged_product(node: ast.BinOp) -> Iterator[tuple[str, Edit]]:
 
 def damaged_call(node: ast.Call) -> Iterator[tuple[str, Edit]]:
     name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+    if name == "reversed":
+        yield f"{ast.unparse(node)} not reversed", lambda n: n.args[0]
+    if node.args and getattr(node.args[-1], "id", "") == "memory":
+        yield f"{name} without the memory", lambda n: ast.Call(n.func, n.args[:-1], n.keywords)
     if name == "carried":
         yield f"{ast.unparse(node)} without the basis", lambda n: n.args[0]
     if name in INVERSES:

@@ -9,7 +9,7 @@ import pytest
 from qkvtheory.claims.register import register
 from qkvtheory.lanes import report
 
-LANES = ("symbolic", "exact", "numeric", "count")
+LANES = ("symbolic", "exact", "numeric", "count", "rank")
 
 
 @cache

@@ -33,6 +33,19 @@ def test_integers_mix_in(k, a):
     assert hash(Residue(k)) == hash(Residue(k + P))
 
 
+@given(st.fractions(max_denominator=99), numbers)
+def test_fractions_mix_in_as_what_they_are(q, a):
+    """A fraction is not cut to a whole number: q times its denominator is its numerator."""
+    assert (a * q) * q.denominator == a * q.numerator
+    assert a + q - q == a
+    assert (a * 0 + q) * q.denominator == q.numerator
+
+
+def test_a_float_is_refused():
+    with pytest.raises(TypeError, match="float, which has no residue"):
+        Residue(1) * 0.5
+
+
 def test_zero_has_no_inverse_and_other_things_are_not_numbers():
     with pytest.raises(ValueError, match="not invertible"):
         Residue(1) / Residue(P)

@@ -12,7 +12,7 @@ from qkvtheory.lanes.mutants import mutants, planted
 
 AT_LEAST = {
     "reads": 4, "change_basis": 8, "reparametrize": 8, "reparametrize_cross": 1, "rebase": 8, "merge_single_head": 8,
-    "carried": 4, "moved": 8, "moved_mlp": 4, "carry": 4, "align_heads": 4,
+    "carried": 4, "moved": 8, "moved_mlp": 4, "carry": 4, "align_heads": 4, "conjugate": 1, "remove_learned_skips": 3,
 }  # fmt: skip
 
 
@@ -38,6 +38,10 @@ def test_what_a_person_would_get_wrong_is_among_them():
         "without the basis",
         "turned around",
         "W_V for W_K",
+        "the other end of bases",
+        "one further",
+        "not reversed",
+        "without the memory",
     ):
         assert damage in damages
     assert "leave for enter" in damages

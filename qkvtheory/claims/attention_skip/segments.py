@@ -42,12 +42,12 @@ def carried(w: Any, old: Network) -> Pairs:
 
 
 def every_topology(w: Any) -> Pairs:
-    """The other topologies; in floats also parallel sublayers, and two layers of different kinds."""
+    """The other topologies, and two layers of different kinds; in floats also parallel sublayers."""
     olds = [w.network(1, topology, biases=True) for topology in (T0, TM, T2)]
     olds += [w.network(1, (w.matrix("A", "d", "d"), True))]
+    two = w.network(2, TA)
+    olds += [replace(two, blocks=[two.blocks[0], replace(two.blocks[1], mlp_skip=True)])]
     if w.lane == "numeric":
-        two = w.network(2, TA)
-        olds += [replace(two, blocks=[two.blocks[0], replace(two.blocks[1], mlp_skip=True)])]
         olds += [w.network(1, topology, parallel=True) for topology in (T0, TA)]
     return [pair for old in olds for pair in carried(w, old)[:1]]
 
