@@ -1,6 +1,7 @@
 """Experiments: measurements that are run once and stored, with everything needed to run them again.
 
     python -m qkvtheory.experiments.ladder --out book/results/ladder.json
+    python -m qkvtheory.experiments.depth --out book/results/depth.json
     python -m qkvtheory.experiments.pretrained --out book/results/pretrained.json
 
 PyTorch and other optional libraries are imported here only, and only when a measurement asks for them.

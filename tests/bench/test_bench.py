@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from qkvtheory.stacks import eliminate_queries
 from tests.bench import lines
 from tests.bench.sympy_peer import block, settled, sympy_step
 
@@ -31,6 +33,25 @@ def test_the_peer_can_fail():
 def test_a_line_gives_rows(line):
     rows = list(line())
     assert rows and all(row.what and row.ours for row in rows)
+
+
+def test_bare_lapack_makes_the_matrices_that_elimination_makes():
+    old = lines.stack(3, 64, 96, 10)
+    new = eliminate_queries(old)
+    ours = [new.embedding]
+    for layer in new.blocks:
+        a, mlp = layer.attention, layer.mlp
+        ours += [a.W_K, a.W_V, a.W_O, mlp.W_up, mlp.W_down]
+    assert all(np.allclose(*pair, rtol=1e-12) for pair in zip(ours, lines.bare_elimination(old), strict=True))
+
+
+def test_memory_counts_every_matrix_of_both_networks():
+    layers, d, hidden, words = 2, 64, 96, 10
+    assert lines.held(lines.stack(layers, d, hidden, words)) == 8 * (
+        layers * (4 * d * d + 2 * d * hidden) + 2 * d * words
+    )
+    time, memory = lines.network_elimination(layers, d, hidden, words)
+    assert time.ratio > 0 and memory.ratio > 1  # both networks are held at the end
 
 
 def test_ratio_is_ours_over_peer():
