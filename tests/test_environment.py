@@ -180,10 +180,11 @@ def test_every_page_of_the_contents_exists():
     assert not missing
 
 
-def test_the_example_of_the_readme_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
-    assert example.count("assert") == 2
-    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
+def test_the_examples_of_the_readme_run():
+    """Pasted one after the other, as a reader would."""
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert [example.count("assert") for example in examples] == [2, 2]
+    done = subprocess.run([sys.executable, "-c", "\n".join(examples)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
