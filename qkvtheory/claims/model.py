@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -96,6 +96,11 @@ class Claim:
         """The pairs a lane checks: the printed ones, and further instances of the same equation (``also``)."""
         printed, also = self.printed_in(lane), self.also
         return printed if also is None else lambda w: [*printed(w), *also(w)]
+
+    def one_by_one(self, lane: str, world: World) -> Iterator[tuple[Any, Any]]:
+        """The same pairs, none made before it is asked for."""
+        yield from self.printed_in(lane)(world)
+        yield from self.also(world) if self.also is not None else ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -324,9 +325,7 @@ class Exact(Arrays):
         return self.full_row_rank(name, size, size)
 
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> np.ndarray:
-        r, c = self.sizes[rows], self.sizes[cols]
-        draws = (self.draw(f"{name}{attempt or ''}", r, c) for attempt in range(100))
-        return next(a for a in draws if rank(a) == r)
+        return of_full_row_rank(type(self), self.setting, self.seed, name, self.sizes[rows], self.sizes[cols])
 
     def singular(self, name: str, size: str) -> tuple[np.ndarray, np.ndarray]:
         basis = self.invertible(name, size)
@@ -361,6 +360,13 @@ class Exact(Arrays):
         return Comparison(bool((left == right).all()), int(left.size), 0.0)
 
 
+@lru_cache(maxsize=1024)
+def of_full_row_rank(kind: type[Exact], setting: Setting, seed: int, name: str, rows: int, cols: int) -> np.ndarray:
+    """The first draw of this name that has full row rank."""
+    draws = (kind(setting, seed).draw(f"{name}{attempt or ''}", rows, cols) for attempt in range(100))
+    return next(a for a in draws if rank(a) == rows)
+
+
 class Fractions(Exact):
     """Rational numbers, with a rational row pattern in place of softmax."""
 
@@ -380,7 +386,9 @@ class Residues(Exact):
     D / 2^521 (Schwartz and Zippel), and the numbers do not grow from layer to layer.
     """
 
-    bound = "modulo the prime 2^521 - 1; a false equality of degree D would pass with probability at most D / 2^521"
+    bound = (
+        "modulo the prime $2^{521}-1$; a false equality of degree $D$ would pass with probability at most $D/2^{521}$"
+    )
 
     def number(self, integer: int) -> Residue:
         return Residue(integer)
@@ -393,8 +401,7 @@ class Hashes(Exact):
     """Uniform matrices over GF(2^521 - 1); every unknown function is a keyed hash of its arguments.
 
     Two expressions that differ as words give equal values here with probability at most degree / 2^521: a symbolic
-    verdict,
-    equal or unequal, is re-evaluated by running the same statement once more in this world.
+    verdict, equal or unequal, is re-evaluated by running the same statement once more in this world.
     """
 
     lane = "re-evaluation"
@@ -435,10 +442,13 @@ def call_key(name: str, *args: np.ndarray) -> str:
     return " ".join([name, *(f"{a.shape} {' '.join(str(x.value) for x in a.ravel())}" for a in args)])
 
 
+@lru_cache(maxsize=4096)
 def hashed(key: str, rows: int, cols: int) -> np.ndarray:
     """Entries of GF(P) from a hash of the key and the shape."""
     digests = (hashlib.shake_256(f"{key} {rows} {cols} {i}".encode()).digest(66) for i in range(rows * cols))
-    return np.array([Residue(int.from_bytes(d, "big") % P) for d in digests], dtype=object).reshape(rows, cols)
+    entries = np.array([Residue(int.from_bytes(d, "big") % P) for d in digests], dtype=object).reshape(rows, cols)
+    entries.flags.writeable = False
+    return entries
 
 
 def power(base: Any, exponent: Any) -> Any:

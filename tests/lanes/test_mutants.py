@@ -7,7 +7,7 @@ import pytest
 
 from qkvtheory import gauge
 from qkvtheory.claims.register import register
-from qkvtheory.lanes.check import CRASHED, KILLED, SAME, fate, observed
+from qkvtheory.lanes.check import CRASHED, KILLED, SAME, fate, observed, world_for_mutants
 from qkvtheory.lanes.mutants import mutants, planted
 
 AT_LEAST = {
@@ -73,8 +73,9 @@ def test_one_mutant_at_a_time_is_noticed_in_every_lane(claim):
     """The same loop as the check's, seen from outside: not one survives, and each construction is really used."""
     killed = set()
     for lane in sorted(set(claim.lanes) & {"symbolic", "exact", "numeric"}):
-        before, _ = observed(claim, lane)
-        fates = {m: fate(claim, m, lane, before) for name in claim.constructions for m in mutants(name)}
+        new_world = world_for_mutants(claim, lane)
+        before = observed(claim, lane, new_world())
+        fates = {m: fate(claim, m, lane, before, new_world) for name in claim.constructions for m in mutants(name)}
         assert {str(m) for m, what in fates.items() if what not in (KILLED, CRASHED, SAME)} == set()
         killed |= {m.construction for m, what in fates.items() if what in (KILLED, CRASHED)}
     assert killed == set(claim.constructions), f"{claim.id} names constructions it does not depend on"
