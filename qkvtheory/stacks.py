@@ -98,7 +98,8 @@ def read_out(network: Network, first: Any, last: Any, invert: Callable[[Any, str
         raise HypothesisError(
             "untied readout",
             "the readout is the transposed embedding, so the first and the last state need one orthogonal basis, or "
-            "none; leave layer 0 out (layers=range(1, L)), or untie the readout",
+            "none; untie the readout, or leave out the layers whose inputs skips join to the first state (with a skip "
+            "around attention only: layers=range(1, L))",
         )
     return None
 
