@@ -121,10 +121,12 @@ def conjugated(w: Any) -> list[tuple[Any, Any]]:
 
 def further_stacks(w: Any) -> Pairs:
     """Any sublayer; any basis; and the real loops: depths 1, 2, 3 and every choice of the layer, any mixture of skips,
-    and once 48 layers. (In words only depth 2, and depth 3 in a test: there a written proof grows with every layer.)
+    and once 48 layers. (In words and exact numbers one choice for each depth.)
     """
     pairs, choices = [*any_sublayer(w), *conjugated(w)], [(2, 1)]
-    if in_setting(w, DEPTHS) and w.lane == "exact":
+    if w.lane not in ("exact", "numeric"):
+        choices = [(1, 0), (2, 1), (3, 1)]
+    elif in_setting(w, DEPTHS) and w.lane == "exact":
         choices = [(3, 1)]
     elif in_setting(w, DEPTHS):
         choices, pairs = [(layers, layer) for layers in (1, 2, 3) for layer in range(layers)], [*pairs, *tall(w)]
