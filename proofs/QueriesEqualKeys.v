@@ -792,20 +792,31 @@ Qed.
 Definition defect S i j k := S i j + S j k + S k i - (S i k + S k j + S j i).
 
 (** What the measures do not see: row constants and key biases vanish under
-    centering on both sides, and around every cycle; a temperature scales; a
-    basis [Theta] of the stream keeps [M] symmetric. *)
+    centering on both sides, and around every cycle; a temperature scales; the
+    gauge [N] of a head drops out; a basis [Theta] of the stream keeps [M]
+    symmetric, and an orthogonal one keeps the norm and that of the symmetric part. *)
 Theorem asymmetry_measures S r c (s : R) i j k :
   let S' := s *: S + r *m ones^T + ones *m c in
-  [/\ centred S' = s *: centred S, defect S' i j k = s * defect S i j k
-    & forall d (M Theta : 'M[R]_d), M^T = M -> (invmx Theta *m M *m (invmx Theta)^T)^T = invmx Theta *m M *m (invmx Theta)^T].
+  [/\ centred S' = s *: centred S, defect S' i j k = s * defect S i j k,
+      forall d p (WQ WK : 'M[R]_(d, p)) N, N \in unitmx -> (WQ *m N) *m (WK *m (invmx N)^T)^T = WQ *m WK^T,
+      forall d (M Theta : 'M[R]_d), M^T = M -> (invmx Theta *m M *m (invmx Theta)^T)^T = invmx Theta *m M *m (invmx Theta)^T
+    & forall d (M Theta : 'M[R]_d), Theta^T *m Theta = 1%:M -> let M' := Theta *m M *m Theta^T in
+      frob M' = frob M /\ frob (M' + M'^T) = frob (M + M^T)].
 Proof.
-move=> S'; split=> [||d M Theta M_sym]; last by rewrite !trmx_mul trmxK M_sym mulmxA.
-  by rewrite !centredD centred_rows centred_keys !addr0 /centred -scalemxAr -scalemxAl.
-have entry a b : S' a b = s * S a b + (r a 0 + c 0 b).
-  by rewrite !mxE !big_ord1 !mxE mulr1 mul1r addrA.
-rewrite /defect !entry !gather [r i 0 + r k 0 + r j 0]addrAC.
-have -> : c 0 k + c 0 j + c 0 i = c 0 j + c 0 k + c 0 i by rewrite [c 0 k + _]addrC.
-by rewrite opprD addrACA subrr addr0 -!mulrDr -mulrBr.
+move=> S'; split=> [||d p WQ WK N N_inv|d M Theta M_sym|d M Theta orthogonal M'].
+- by rewrite !centredD centred_rows centred_keys !addr0 /centred -scalemxAr -scalemxAl.
+- have entry a b : S' a b = s * S a b + (r a 0 + c 0 b).
+    by rewrite !mxE !big_ord1 !mxE mulr1 mul1r addrA.
+  rewrite /defect !entry !gather [r i 0 + r k 0 + r j 0]addrAC.
+  have -> : c 0 k + c 0 j + c 0 i = c 0 j + c 0 k + c 0 i by rewrite [c 0 k + _]addrC.
+  by rewrite opprD addrACA subrr addr0 -!mulrDr -mulrBr.
+- by rewrite trmx_mul trmxK mulmxA mulmxK.
+- by rewrite !trmx_mul trmxK M_sym mulmxA.
+have turned (A : 'M_d) : frob (Theta *m A *m Theta^T) = frob A.
+  rewrite /frob !trmx_mul trmxK mxtrace_mulC !mulmxA -(mulmxA _ Theta^T) orthogonal mulmx1.
+  by rewrite -!mulmxA mxtrace_mulC -!mulmxA orthogonal mulmx1 mxtrace_mulC.
+split; first exact: turned.
+by rewrite -[in RHS]turned mulmxDr mulmxDl /M' !trmx_mul trmxK mulmxA.
 Qed.
 
 (** The ratio of [frob (centred (S - S^T))] to [4 * frob (centred S)] can be

@@ -2,103 +2,44 @@
 
 Each bridge runs a construction on symbols and prints what came out as a Rocq term, beside the definition of the same
 name in ``proofs/Reparametrization.v``. Rocq decides whether the two are equal; a damaged construction is rejected.
+The bridges of whole networks, with biases, norms and every kind of skip, are in ``bridge_stacks``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from qkvtheory import gauge, network, stacks
+from qkvtheory.lanes import bridge_stacks
 from qkvtheory.lanes.columns import Columns
 from qkvtheory.lanes.rocq import atom, rocq
-from qkvtheory.words import Word, identity, opaque, symbol
+from qkvtheory.lanes.symbols import (
+    IN_BLOCK,
+    LETTERS,
+    ROWS,
+    SELF,
+    SQUARE,
+    Code,
+    attention,
+    basis,
+    biases_of,
+    block,
+    changed_block,
+    inside,
+    lemma,
+    over,
+    record,
+)
+from qkvtheory.words import identity, opaque, symbol
 
-HEADER = """(* Generated from qkvtheory.network and qkvtheory.gauge. *)
+HEADER = """(* Generated from qkvtheory.network, qkvtheory.gauge and qkvtheory.stacks. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From QKV Require Import ThreeProducts Reparametrization.
 Import GRing.Theory.
 Local Open Scope ring_scope.
+
 """
-
-
-@dataclass(frozen=True)
-class Code:
-    """The Python that is compared with the proofs. A test hands in a damaged one."""
-
-    Attention: Any = network.Attention
-    MLP: Any = network.MLP
-    Block: Any = network.Block
-    Network: Any = network.Network
-    reads: Any = gauge.reads
-    carried: Any = gauge.carried
-    change_basis: Any = gauge.change_basis
-    reparametrize: Any = gauge.reparametrize
-    reparametrize_cross: Any = gauge.reparametrize_cross
-    select_columns: Any = gauge.select_columns
-    merge_single_head: Any = gauge.merge_single_head
-    rebase: Any = gauge.rebase
-    eliminate_queries: Any = stacks.eliminate_queries
-
-
-# -- the layers of the statements --------------------------------------------------------------------------------------
-
-LETTERS = {f"W_{x}": f"W_{x} a" for x in "QKVO"} | {f"b_{x}": f"b{x}" for x in "QKVO"}
-LETTERS |= {"core": "core a", "ones": "ones", "A": "A", "act": "act b", "W_up": "W_up b", "W_down": "W_down b"}
-LETTERS |= {"X": "X", "Z": "Z", "Theta": "T", "Phi": "P", "enter": "enter", "leave": "leave", "W_Q^R": "P"}
-LETTERS |= {name: name for name in "qkvh"} | {"b_up": "bU", "b_down": "bD"}
-
-SELF = "n n d d dq dk dv e"
-SQUARE = {"Q": "n n d d d dk dv e dout", "K": "n n d d dq d dv e dout", "V": "n n d d dq dk d e dout"}
-
-
-def attention(
-    code: Code,
-    square: str = "",
-    memory: str = "d",
-    biases: bool = False,
-    out: str = "out",
-    wide: bool = False,
-    tag: str = "",
-) -> Any:
-    """An attention of symbols. Projections in ``square`` are square and invertible; a wide W_Q has a right inverse.
-
-    ``tag`` ends every name: the layers of a network have letters of their own.
-    """
-
-    def weight(x: str, rows: str, cols: str) -> Word:
-        if x in square:
-            return symbol(f"W_{x}{tag}", rows, rows, invertible=True)
-        return symbol(f"W_{x}{tag}", rows, cols, full_row_rank=wide and x == "Q")
-
-    weights = {
-        f"W_{x}": weight(x, rows, cols) for x, rows, cols in (("Q", "d", "p"), ("K", memory, "k"), ("V", memory, "v"))
-    }
-    weights["W_O"] = symbol(f"W_O{tag}", "e", out)
-    rows = {f"b_{w[2:]}": symbol(f"b_{w[2:]}{tag}", "1", weight.cols) for w, weight in weights.items()}
-    return code.Attention(opaque(f"core{tag}", "e"), **weights, **(rows if biases else {}))
-
-
-def basis(name: str, size: str = "d") -> Word:
-    return symbol(name, size, size, invertible=True)
-
-
-def record(a: Any, names: Mapping[str, str] = LETTERS) -> str:
-    """An attention as a Rocq record. The core is printed by what it does to its arguments."""
-    q, k, v = (symbol(name, "n", weight.cols) for name, weight in zip("qkv", (a.W_Q, a.W_K, a.W_V), strict=True))
-    weights = " ".join(atom(rocq(w, names)) for w in (a.W_Q, a.W_K, a.W_V, a.W_O))
-    return f"Attention (fun q k v => {rocq(a.core(q, k, v), names)}) {weights}"
-
-
-def lemma(name: str, variables: str, statement: str, proof: str = "by []") -> str:
-    return f"Lemma {name} (R : comUnitRingType) {variables} :\n  {statement}.\nProof. {proof}. Qed.\n"
-
-
-def over(dims: str, extra: str = "") -> str:
-    names = " ".join(dict.fromkeys(dims.split()))
-    return f"{names} (a : attention R {dims}) {extra}".strip()
 
 
 # -- the bridges -------------------------------------------------------------------------------------------------------
@@ -244,39 +185,6 @@ def bridge_merge_single_head(code: Code) -> str:
 BLOCK = "n d dq dk dv e h1 h2 (b : block R n d dq dk dv e h1 h2)"
 
 
-def inside(b: str, tag: str = "") -> dict[str, str]:
-    """What the letters of the block ``b`` are called."""
-    names = {f"W_{x}{tag}": f"W_{x} (attn {b})" for x in "QKVO"} | {f"core{tag}": f"core (attn {b})"}
-    return names | {f"{name}{tag}": f"{name} {b}" for name in ("act", "W_up", "W_down")}
-
-
-IN_BLOCK = LETTERS | inside("b")
-ROWS = ("b_Q", "b_K", "b_V", "b_O", "b_up", "b_down")
-
-
-def block(
-    code: Code, attention_skip: bool, mlp_skip: bool, biases: bool = False, square: str = "", tag: str = ""
-) -> Any:
-    rows = {"b_up": symbol(f"b_up{tag}", "1", "h1"), "b_down": symbol(f"b_down{tag}", "1", "d")} if biases else {}
-    mlp = code.MLP(
-        opaque(f"act{tag}", "h2"), symbol(f"W_up{tag}", "d", "h1"), symbol(f"W_down{tag}", "h2", "d"), **rows
-    )
-    inner = attention(code, square, biases=biases, out="d", tag=tag)
-    return code.Block(inner, mlp, attention_skip, mlp_skip)
-
-
-def changed_block(new: Any, names: Mapping[str, str] = IN_BLOCK) -> str:
-    """A block as a Rocq record, its activation by what it does to its argument."""
-    h = symbol("h", "n", new.mlp.W_up.cols)
-    act = f"(fun h => {rocq(new.mlp.act(h), names)})"
-    mlp = f"{act} {atom(rocq(new.mlp.W_up, names))} {atom(rocq(new.mlp.W_down, names))}"
-    return f"Block ({record(new.attention, names)}) {mlp} " + f"{new.attention_skip} {new.mlp_skip}".lower()
-
-
-def biases_of(new: Any) -> list[Any]:
-    return [getattr(new.mlp if name in ("b_up", "b_down") else new.attention, name) for name in ROWS]
-
-
 def block_record(attention_skip: bool, mlp_skip: bool, b: str = "b") -> str:
     return f"Block (attn {b}) (act {b}) (W_up {b}) (W_down {b}) " + f"{attention_skip} {mlp_skip}".lower()
 
@@ -364,8 +272,8 @@ def bridge_eliminate_queries_biases(code: Code) -> str:
     own = {f"{name}^{i}": f"{LETTERS[name]}{i}" for name in ROWS for i in (1, 2)}
     made = [rocq(row, IN_NETWORK | own) for b in new.blocks for row in biases_of(b)]
     proved = [f"{LETTERS[name]}{i}" for i in (1, 2) for name in ROWS]
-    for name, basis in (("bO1", "b1"), ("bD1", "b2"), ("bO2", "b2")):
-        proved[proved.index(name)] += f" *m W_Q (attn {basis})"
+    for name, b in (("bO1", "b1"), ("bD1", "b2"), ("bO2", "b2")):
+        proved[proved.index(name)] += f" *m W_Q (attn {b})"
     widths = [width for i in (1, 2) for width in ("d", f"k{i}", f"v{i}", "d", f"h{i}", "d")]
     order = [f"({LETTERS[name]}{i} : 'rV[R]_" for i in (1, 2) for name in ROWS]
     variables = " ".join(f"{row}{width})" for row, width in zip(order, widths, strict=True))
@@ -373,7 +281,7 @@ def bridge_eliminate_queries_biases(code: Code) -> str:
     return lemma("bridge_eliminate_queries_biases", f"{TWO_BLOCKS} {variables}", statement)
 
 
-BRIDGES: dict[str, Callable[[Code], str]] = {
+LAYERS: dict[str, Callable[[Code], str]] = {
     "mha": bridge_mha,
     "cross": bridge_cross,
     "mha_biased": bridge_mha_biased,
@@ -408,8 +316,22 @@ BRIDGES: dict[str, Callable[[Code], str]] = {
     "wide_query_biases": bridge_biases("wide_query_biases", lambda code, a: code.reparametrize(a, "Q")[-1], wide=True),
     **{f"cross_q{x.lower()}_biases": bridge_cross_biases(x) for x in "KV"},
 }
+BRIDGES = LAYERS | bridge_stacks.BRIDGES
 
 
-def bridge_text(names: tuple[str, ...] | None = None, code: Code | None = None) -> str:
+def bridge_text(names: Iterable[str] | None = None, code: Code | None = None) -> str:
     """The Rocq file of the named bridges (default: all), for the given Python (default: the package's own)."""
-    return HEADER + "\n".join(BRIDGES[name](code or Code()) for name in names or tuple(BRIDGES))
+    return assembled({name: printed(name, code) for name in names or BRIDGES})
+
+
+def printed(name: str, code: Code | None = None) -> str:
+    """One bridge as a Rocq lemma. Raises whatever damaged Python raises."""
+    return BRIDGES[name](code or Code())
+
+
+def assembled(lemmas: Mapping[str, str]) -> str:
+    """The Rocq file of some printed bridges. Those of stacks come last, after what they import: so no name of theirs
+    stands in the way of the others."""
+    layers = [text for name, text in lemmas.items() if name in LAYERS]
+    whole = [text for name, text in lemmas.items() if name not in LAYERS]
+    return HEADER + "\n".join(layers + ([bridge_stacks.HEADER] if whole else []) + whole)

@@ -210,6 +210,40 @@ BRIDGES: dict[str, tuple[str, ...]] = {  # what the claim's theorem has to have 
         "eliminate_queries_biases",
     ),
     "logits-one-matrix": ("mha", "eliminate_q"),
+    "skipless-elimination": ("run_stage", "run_stack", "eliminate_skipless"),
+    "skipless-free-bases": ("run_stage", "run_stack", "carry_skipless", "carry_norms"),
+    "graef-table": (
+        "run_stage",
+        "run_stack",
+        "eliminate_skipless",
+        "eliminate_keys",
+        "eliminate_values",
+        "merge_outputs",
+    ),
+    "values-identity-as-gauge": ("run_stage", "run_stack", "eliminate_values", "merge_outputs"),
+    "skipless-mixed-choice": ("run_stage", "run_stack", "eliminate_mixed"),
+    "skipless-parallel": ("run_stage", "run_stack", "carry_parallel", "eliminate_parallel"),
+    "attn-skip-elimination": ("run_stage", "run_stack", "carry_attention_skip", "eliminate_attention_skip"),
+    "attn-skip-tied": ("run_stage", "run_stack", "eliminate_tied"),
+    "mlp-skip-only-elimination": ("run_stage", "run_stack", "carry_mlp_skip", "eliminate_mlp_skip"),
+    "basis-segments": (
+        "run_stage",
+        "carry_skipless",
+        "carry_attention_skip",
+        "carry_mlp_skip",
+        "eliminate_mixed",
+        "one_layer",
+    ),
+    "one-layer-free": ("run_stage", "run_stack", "conjugate", "one_layer"),
+    "parallel-global": ("run_stage", "run_stack", "conjugate"),
+    "learned-skip-removal": ("run_learned", "learned_skips"),
+    "global-basis-only": ("run_stage", "run_stack", "reads", "conjugate"),
+    "encoder-decoder-two-bases": ("run_stage", "conjugate", "run_decoder", "conjugate_decoder"),
+    "shared-wq-elimination": ("run_stage", "run_stack", "conjugate", "shared_queries"),
+    "only-wq-shared": ("run_stage", "run_stack", "conjugate", "shared_queries"),
+    "shared-head-spaces": ("run_stage", "align_heads", "shared_queries"),
+    "looped-block": ("run_stage", "conjugate"),
+    "projections-left": ("mha_biased", "eliminate_q", "eliminate_q_biases", "projections_left"),
 }
 
 
@@ -409,15 +443,16 @@ class Session:
         texts, reasons = {}, {}
         for name in dict.fromkeys(names):
             try:
-                texts[name] = bridge.bridge_text((name,), code)
+                texts[name] = bridge.printed(name, code)
             except Exception as error:  # whatever damaged Python raises
                 reasons[name] = f"the Python does not run on these symbols: {type(error).__name__}: {error}"
-        together = bridge.HEADER + "\n".join(text.removeprefix(bridge.HEADER) for text in texts.values())
+        together = bridge.assembled(texts)
         write_whole(self.build / "Bridge.v", together)
         if self.ask(together).accepted:
             return reasons | dict.fromkeys(texts, "")
         with ThreadPoolExecutor(self.workers) as pool:
-            verdicts = dict(zip(texts, pool.map(self.ask, texts.values()), strict=True))
+            alone = [bridge.assembled({name: text}) for name, text in texts.items()]
+            verdicts = dict(zip(texts, pool.map(self.ask, alone), strict=True))
         return reasons | {name: "" if v.accepted else first_error(v.output) for name, v in verdicts.items()}
 
     def control(self, control: Control) -> tuple[dict[str, str], float]:

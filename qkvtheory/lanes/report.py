@@ -196,7 +196,7 @@ def counterexample(claim: Claim, hypothesis: str) -> dict[str, str]:
 
 def in_formulas(message: str) -> str:
     """A refusal for the page: the names of matrices become formulas."""
-    return re.sub(r"\b(Theta|Phi|W_[QKVO]|X)\b", lambda name: f"${latex_name(name[1])}$", message)
+    return re.sub(r"\b(Theta|Phi|Lambda|[A-Z]_\w+|[GX])\b", lambda name: f"${latex_name(name[1])}$", message)
 
 
 def versions() -> dict[str, str]:

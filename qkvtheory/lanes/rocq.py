@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from qkvtheory.words import Letter, Scalar, Word
@@ -53,3 +53,35 @@ def factor(letter: Letter, names: Mapping[str, str]) -> str:
 
 def atom(text: str) -> str:
     return f"({text})" if " " in text else text
+
+
+class Term:
+    """A matrix that only writes itself down, as a MathComp term: what a forward pass computes, in its own order.
+
+    ``row``: a bias, which is added to every row, as arrays broadcast it.
+
+    >>> x, w, b = Term("X"), Term("W_Q a"), Term("b", row=True)
+    >>> print(x @ w + b)
+    (X *m (W_Q a)) + (ones *m b)
+    """
+
+    def __init__(self, text: str, row: bool = False):
+        self.text, self.row = text, row
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __matmul__(self, other: Term) -> Term:
+        return Term(f"{atom(self.text)} *m {atom(other.text)}")
+
+    def __add__(self, other: Term) -> Term:
+        return Term(f"({self.text}) + ({f'ones *m {other.text}' if other.row else other.text})")
+
+    @property
+    def mT(self) -> Term:
+        return Term(f"{atom(self.text)}^T")
+
+    @staticmethod
+    def function(name: str) -> Callable[..., Term]:
+        """An unknown function, by its name."""
+        return lambda *inputs: Term(" ".join([name, *(f"({x})" for x in inputs)]))
