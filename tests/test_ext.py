@@ -38,7 +38,7 @@ LANE = {
     "worst": 1e-13,
     "tolerance": 1e-10,
     "seconds": 0.1,
-    "opaque": ["g"],
+    "opaque": ["phi"],
     "reason": "",
 }
 SINGULAR = {"hypothesis": "H1", "what": "a singular basis", "lane": "numeric", "status": "rejected", "size": 0.9}
@@ -121,6 +121,8 @@ def test_examples_in_docstrings(module: str) -> None:
         (r"\tilde\Theta_1", r"{\class{sym-theta}{\tilde\Theta_1}}"),
         (r"QK^\top", r"{\class{sym-q}{Q}}{\class{sym-k}{K^\top}}"),
         (r"e^{X}", r"e^{{\class{sym-x}{X}}}"),
+        (r"G_K^{-1}", r"G_{\class{sym-k}{K}}^{-1}"),
+        (r"W_Q e^X_1", r"{\class{sym-q}{W_Q}} e^{\class{sym-x}{X}}_1"),
         (r"\frac QK", r"\frac {\class{sym-q}{Q}}{\class{sym-k}{K}}"),
         (r"W_O", r"W_O"),
         (r"\mathrm{KV}", r"\mathrm{KV}"),
@@ -159,6 +161,19 @@ def test_each_outline_once(typesetter: Typesetter) -> None:
     sheet = glyph_sheet(page, typesetter.glyphs)
     assert sheet.count("<path ") == 2
     assert glyph_sheet("<p>no formula</p>", typesetter.glyphs) == ""
+
+
+def test_a_wide_formula_may_break_and_keeps_its_comma(tmp_path: Path) -> None:
+    long = " + ".join("X W_Q W_K V" for _ in range(4))
+    text = f"# One\n\n```{{claim}} first\n```\n\nSee (${long} = {long}$), and $X = X$.\n"
+    warnings, out = build(tmp_path, {"one": text}, manifest(claim()))
+    (said,) = re.findall(r"<p>See (.*?)</p>", (out / "one.html").read_text("utf8"), re.S)
+    said = re.sub(r"<svg.*?</svg>", "~", re.sub(r'<span class="mathml">.*?</span>', "", said))
+    assert warnings == ""
+    wide, narrow = '<span class="math wide">~</span>', '<span class="math">~</span>'
+    together = '<span class="together">{}</span>'.format
+    lines = f'<span class="lines">{together("(" + wide)} {together(wide + "),")}</span>'
+    assert said == f"{lines} and {together(narrow + '.')}"
 
 
 def test_formulas_are_remembered(tmp_path: Path) -> None:
@@ -355,6 +370,7 @@ def test_tables_of_checks_and_controls(tmp_path: Path) -> None:
     text = re.sub(r"<[^>]+>", " ", (out / "one.html").read_text("utf8").replace("</td>", "|"))
     rows = re.sub(r"\s+", " ", text.replace("|", " | "))
     assert re.search(r"floating point ✓ pass \| 3 \| 1e-13 \| 1e-10 \|", rows)
+    assert re.search(r"opaque: (&#x3D5;|ϕ) ", rows), "a name is drawn as its symbol"
     assert re.search(r"proof assistant ✓ pass \| – \| – \| – \|", rows)
     assert re.search(r"H1 \| ✓ rejected \| a singular basis \| 0.9 \| numeric \|", rows)
     assert re.search(r"none \(wrong construction\) \| ✓ rejected \| a wrong way \|", rows)
@@ -399,6 +415,32 @@ def test_leaning_openly_is_fine(tmp_path: Path, how: str) -> None:
     two = f"# Two\n\n```{{claim}} second\n```\n\nBy {{{'claim' if how == 'uses' else 'claim-link'}}}`first`.\n"
     warnings, _ = build(tmp_path, {"one": PAGE, "two": two}, manifest(claim(), second))
     assert warnings == ""
+
+
+def test_what_is_left_over_follows_a_colon(tmp_path: Path) -> None:
+    """Where the formula is not shown, the sentence that leads to it is not either."""
+    left_over = {"step": None, "message": "Take a norm. The two sides then differ by", "latex": "X"}
+    _, out = build(tmp_path, {"one": PAGE}, manifest(claim(breaks={"H1": left_over}, steps=FIRST["steps"][:1])))
+    text = re.sub(r"<[^>]+>", "", (out / "one.html").read_text("utf8"))
+    assert "Without H1: Take a norm. The two sides then differ by:" in text
+    assert "Without H1 the chain does not apply: take a norm." in text and text.count("differ by") == 1
+
+
+def test_a_reason_links_the_claim_it_leans_on(tmp_path: Path) -> None:
+    """The link says "by" and the title, and needs no `uses`: the claim's own calculation named it, not the page."""
+    by = {"latex": "X + X", "reason": "by {claim}`first`", "needs": []}
+    second = claim(id="second", chapter="two", steps=[*FIRST["steps"], by])
+    two = "# Two\n\n```{claim} second\n```\n\n```{proof-steps} second\n```\n"
+    warnings, out = build(tmp_path, {"one": PAGE, "two": two}, manifest(claim(), second))
+    text = (out / "two.html").read_text("utf8")
+    assert warnings == ""
+    assert re.search(r'class="reason">by <a href="one\.html#first" class="claim-link"', text) and "{claim}" not in text
+
+
+def test_a_reason_that_names_no_claim_is_said(tmp_path: Path) -> None:
+    data = claim(steps=[{"latex": "X", "reason": "by {claim}`other`", "needs": ["H1"]}])
+    warnings, _ = build(tmp_path, {"one": PAGE}, manifest(data))
+    assert "WARNING: no claim 'other' in the manifest" in warnings
 
 
 def test_a_stale_manifest_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,7 @@ export const shade = (x, limit) => {
 
 export const put = (el, attribute, value) => void (el.getAttribute(attribute) !== value && el.setAttribute(attribute, value));
 export const write = (el, text) => void (el.textContent !== text && (el.textContent = text));
+export const html = (el, text) => void (el.innerHTML !== text && (el.innerHTML = text));
 
 export function putHandle(el, row) {
   put(el, "transform", `translate(${pixel(row)})`);
@@ -209,7 +210,7 @@ export function cells(el, matrix, limit, mark = () => "") {
 }
 
 // What every figure does: one paint per input, a sentence spoken when things rest, Escape to start again, and an end.
-// paint(part, state) moves the picture and returns at least { line }, the sentence; fill(part, state, painted) writes the table.
+// paint(part, state) moves the picture and returns at least { line }, the sentence as HTML; fill(part, state, painted) writes the table.
 export function figure({ model, el }, keys, paint, fill) {
   el.classList.add("qkv-widget");
   el.dataset.lmSuppressShortcuts = "true"; // JupyterLab's name for: its shortcuts rest while the focus is in here
@@ -234,7 +235,7 @@ export function figure({ model, el }, keys, paint, fill) {
   const changed = () => void (queued || ((queued = true), queueMicrotask(show)));
   function say(line, wait = 350) {
     clearTimeout(speech);
-    speech = setTimeout(() => write(part("live"), line), wait);
+    speech = setTimeout(() => html(part("live"), line), wait);
   }
   function set(values) {
     for (const [key, value] of Object.entries(values)) model.set(key, value);

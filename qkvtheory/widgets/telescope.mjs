@@ -1,7 +1,8 @@
 // Telescope: a stack of three layers in which every layer's basis slides into the next.
 // The markup, with the weights, comes from telescope.py; this file moves it. Same numbers, same text.
 import {
-  attention, figure, inverse, listed, map, matmul, maxAbs, num, put, rmsNorm, rotation, sci, subtract, transpose, write,
+  attention, figure, html, inverse, listed, map, matmul, maxAbs, num, put, rmsNorm, rotation, sci, subtract, transpose,
+  write,
 } from "./qkv.mjs";
 
 const SWITCHES = ["attention_skip", "mlp_skip", "norm", "tied", "shared", "singular"];
@@ -134,7 +135,7 @@ const layers = (numbers) =>
 export function sentence(state, seen) {
   const { plan: chosen } = seen;
   if (!chosen.refused) return chosen.causes.length ? broken(seen) : whole(state, chosen);
-  const which = state.shared ? "the shared W_Q" : `W_Q of layer ${chosen.refused}`;
+  const which = state.shared ? "the shared W<sub>Q</sub>" : `W<sub>Q</sub> of layer ${chosen.refused}`;
   return `Refused: ${which} is singular, it has no inverse, so nothing is rewritten.`;
 }
 
@@ -159,7 +160,7 @@ function whole(state, chosen) {
   for (const [form, what] of [["I", " = I"], ["T", " is triangular (\u25e5)"]]) {
     for (const name of ["W_Q", "W_K"]) {
       const where = [1, 2, 3].filter((layer) => chosen[name][layer - 1] === form);
-      if (where.length) said.push(`${name}${what} in ${layers(where)}.`);
+      if (where.length) said.push(`W<sub>${name[2]}</sub>${what} in ${layers(where)}.`);
     }
   }
   if (linear) said.push(`The linear skips cost ${SIZE * linear} parameters.`);
@@ -228,8 +229,6 @@ export function legend(state, chosen) {
   for (const [at, name] of [[0, "\u2081"], [6, "\u2084"]]) if (!chosen.keys[at]) said.push(`<i class="st">\u0398${name}</i> = I`);
   return said.join("; ") + ".";
 }
-
-const html = (el, text) => void (el.innerHTML !== text && (el.innerHTML = text));
 
 function paint(part, state) {
   const seen = view(state, JSON.parse(part("pipe").dataset.weights)), chosen = seen.plan;

@@ -290,8 +290,9 @@ def layers(numbers: list[int]) -> str:
 
 
 def sentence(state: State, seen: View) -> str:
+    """What a glance at the picture should say, as HTML."""
     if seen.plan.refused:
-        which = "the shared W_Q" if state["shared"] else f"W_Q of layer {seen.plan.refused}"
+        which = "the shared W<sub>Q</sub>" if state["shared"] else f"W<sub>Q</sub> of layer {seen.plan.refused}"
         return f"Refused: {which} is singular, it has no inverse, so nothing is rewritten."
     return broken(seen) if seen.plan.causes else whole(state, seen.plan)
 
@@ -320,7 +321,7 @@ def whole(state: State, chosen: Plan) -> str:
     for what, text in (("I", "= I"), ("T", "is triangular (◥)")):
         for name in ("W_Q", "W_K"):
             where = [i + 1 for i, made in enumerate(getattr(chosen, name)) if made == what]
-            said += [f"{name} {text} in {layers(where)}."] * bool(where)
+            said += [f"W<sub>{name[2]}</sub> {text} in {layers(where)}."] * bool(where)
     if "linear" in chosen.skips:
         said.append(f"The linear skips cost {SIZE * chosen.skips.count('linear')} parameters.")
     elif state["attention_skip"] and state["mlp_skip"]:

@@ -79,7 +79,8 @@ def test_the_manifest_has_the_promised_fields(manifest):
 
 @pytest.mark.parametrize("claim", register().values(), ids=lambda c: c.id)
 def test_the_printed_steps_run_from_the_left_side_to_the_right(claim):
-    for number, (left, right) in enumerate(report.both_sides(claim)):
+    written = report.both_sides(claim) if "symbolic" in claim.lanes else []
+    for number, (left, right) in enumerate(written):
         steps = report.proof_steps(claim, number)
         assert steps[0] == {"latex": left, "reason": "", "needs": []}
         assert steps[-1]["latex"] == right

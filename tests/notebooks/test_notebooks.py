@@ -5,6 +5,7 @@ Each notebook is executed once. Wrong answers are tried in the same kernel, in c
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -23,19 +24,90 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LAB = ROOT / "notebooks" / "reparametrization.ipynb"
 SECONDS = 60
 MACHINE = re.compile(r"/(home|Users|root|tmp|work|mnt|var|content)/|[A-Z]:\\\\|localhost|127\.0\.0\.1|https?://")
 
-# For every exercise of the lab, answers that are not the solution: plausible mistakes first, then nonsense.
-WRONG = {
-    1: ["lambda new, theta: new", "lambda new, theta: change_basis(new, theta)", "lambda new: new", "None"],
-    2: ["'KV'", "'QKV'", "'K'", "''", "3"],
-    3: ["1e5", "1e8", "1e12", "'far up'"],
-    4: ["np.eye(d)", "W_K", "2 * W_Q", "W_Q.T", "np.zeros((3, 3))", "'W_Q'"],
-    5: ["m", "m @ big_theta", "big_theta.inverse() @ m", "big_theta.inverse() @ m @ big_theta.inverse()", "np.eye(d)"],
-    6: ["lambda new: new", "lambda new: replace(new, W_V=W_V)", "lambda new: replace(new, W_K=2 * new.W_K)", "1e-6"],
+# For every exercise of every lab, answers that are not the solution: plausible mistakes first, then nonsense.
+WRONG: dict[str, dict[int, list[str]]] = {
+    "reparametrization": {
+        1: ["lambda new, theta: new", "lambda new, theta: change_basis(new, theta)", "lambda new: new", "None"],
+        2: ["'KV'", "'QKV'", "'K'", "''", "3"],
+        3: ["1e5", "1e8", "1e12", "'far up'"],
+        4: ["np.eye(d)", "W_K", "2 * W_Q", "W_Q.T", "np.zeros((3, 3))", "'W_Q'"],
+        5: ["m", "m @ big_theta", "big_theta.inverse() @ m", "big_theta.inverse() @ m @ big_theta.inverse()", "0"],
+        6: ["lambda new: new", "lambda new: replace(new, W_V=W_V)", "lambda new: replace(new, W_K=2 * new.W_K)", "0"],
+    },
+    "skipless": {
+        1: ["'QQ'", "'KQK'", "'XYZ'", "None"],
+        2: [
+            "lambda net: net",
+            "lambda net: eliminate(net, 'K')",
+            "lambda net: stacks.merge_outputs(eliminate(net, 'V'))",
+            "lambda net: eliminate(net, ['K', 'V'])",
+            "3",
+        ],
+        3: ["[None] * 7", "[np.eye(d)] * 7", "[w for x in weights for w in (x['W_Q'], x['W_O'])] + [None]", "None"],
+        4: ["1.0", "1e9", "-5.0", "'big'"],
+    },
+    "attention-skip": {
+        1: ["lambda net: net", "lambda net: eliminate(net, 'K')", "lambda net: eliminate(net)", "None"],
+        2: [
+            "[None] * 7",
+            "[q for q in queries for _ in 'XY'] + [None]",
+            "[None, *[q for q in inverses for _ in 'XY']]",
+            "3",
+        ],
+        3: ["[{}, {}, {}]", "[{'mlp_skip': True}] * 3", "[{}]", "'two'"],
+        4: ["lambda net: net", "lambda net: replace(net, readout=-net.readout)", "lambda net: model", "1"],
+    },
+    "every-skip": {
+        1: ["old.blocks[0].attention.W_O", "old.blocks[0].attention.W_Q", "np.eye(d)", "np.zeros((d, d))", "'I'"],
+        2: ["A0", "B0", "B1 @ A1 @ B0", "A0 @ B0 @ A1 @ B1", "A1 @ B1", "np.linalg.inv(B0 @ A1 @ B1)", "None"],
+        3: [
+            "old",
+            "conjugate(old, query(old, 0))",
+            "replace(old, blocks=[replace(block, mlp_skip=False) for block in old.blocks])",
+            "replace(old, blocks=[replace(block, attention_skip=False) for block in old.blocks])",
+            "3",
+        ],
+    },
+    "shared-queries": {
+        1: ["'Q'", "'QKV'", "'K'", "''", "3"],
+        2: [
+            "lambda A, theta: A",
+            "lambda A, theta: A @ theta",
+            "lambda A, theta: theta @ A",
+            "lambda A, theta: A.T",
+            "0",
+        ],
+        3: [
+            "lambda p, q, h: True",
+            "lambda p, q, h: np.allclose(p, q)",
+            "lambda p, q, h: nearest_shared([p, q], 1)[2] < 1e-9",
+            "lambda p, q, h: nearest_shared([p, q], h)[2] < 0.1",
+            "True",
+        ],
+    },
+    "queries-equal-keys": {
+        1: ["np.zeros((4, 2))", "[[3, 0]] * 4", "np.eye(4)", "np.eye(3)", "'x'"],
+        2: ["lambda t: t**2", "lambda t: t**3", "lambda t: 0", "lambda t: 2 * (t == 1)", "lambda t: -abs(t)", "3"],
+        3: [
+            "symmetric.mean_asymmetry",
+            "symmetric.asymmetry",
+            "lambda S: symmetric.asymmetry(softmax(S))",
+            "lambda S: 0",
+            "lambda S: 1",
+        ],
+        4: [
+            "(np.eye(8), np.eye(8))",
+            "symmetric.two_head_keys(np.arange(8)[::-1], 3.0)",
+            "symmetric.two_head_keys((np.arange(8) + 4) % 8, 3.0)[::-1]",
+            "None",
+        ],
+    },
 }
+EXERCISES = [(lab, n) for lab in WRONG for n in WRONG[lab]]
+TRIES = [(lab, n, i) for lab, n in EXERCISES for i in range(len(WRONG[lab][n]))]
 PROBE = """
 try:
     check_{0}({1})
@@ -64,12 +136,14 @@ def run(path: Path) -> Run:
 def once(path: Path) -> Run | CellExecutionError:
     """Also a failure is remembered: every test that asks fails at once."""
     notebook = nbformat.read(path, 4)
-    tries = [(f"wrong-{n}-{i}", n, answer) for n in WRONG for i, answer in enumerate(WRONG[n])] if path == LAB else []
-    for name, n, answer in tries:
-        notebook.cells.append(nbformat.v4.new_code_cell(PROBE.format(n, answer), id=name))
+    for lab, n, i in TRIES:
+        if lab == path.stem:
+            probe = PROBE.format(n, WRONG[lab][n][i])
+            notebook.cells.append(nbformat.v4.new_code_cell(probe, id=f"wrong-{n}-{i}"))
+    client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(path.parent)}})
     start = time.perf_counter()
     try:
-        NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(path.parent)}}).execute()
+        client.execute(env=os.environ | {"OPENBLAS_NUM_THREADS": "1"})  # small matrices: more threads only wait
     except CellExecutionError as failure:
         return failure
     outputs = {cell.id: cell.outputs for cell in code_cells(notebook)}
@@ -89,21 +163,31 @@ def code_cells(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def lab_cell(name: str) -> Any:
-    return next(cell for cell in nbformat.read(LAB, 4).cells if cell.id == name)
+def stored(lab: str) -> Path:
+    return ROOT / "notebooks" / f"{lab}.ipynb"
 
 
-def perform(name: str, space: dict[str, Any]) -> dict[str, Any]:
-    """Run one cell of the lab here, with IPython's magics turned into calls."""
-    exec(TransformerManager().transform_cell(lab_cell(name).source), space)
-    return space
+@cache
+def cells(lab: str) -> dict[str, Any]:
+    """The cells of a lab by id."""
+    return {cell.id: cell for cell in nbformat.read(stored(lab), 4).cells}
+
+
+def labs_with(name: str) -> list[str]:
+    return [path.stem for path in NOTEBOOKS if name in cells(path.stem)]
+
+
+def perform(lab: str, name: str, space: dict[str, Any]) -> None:
+    """Run one cell of a lab here, with IPython's magics turned into calls."""
+    exec(TransformerManager().transform_cell(cells(lab)[name].source), space)
 
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_exercise = pytest.mark.parametrize(("lab", "n"), EXERCISES)
 
 
 def test_there_are_notebooks() -> None:
-    assert LAB in NOTEBOOKS
+    assert {path.stem for path in NOTEBOOKS} == WRONG.keys()
 
 
 @each
@@ -163,45 +247,51 @@ def test_the_page_shows_the_figure_without_a_kernel() -> None:
     assert "widget-view+json" not in html, "no kernel answers on a page: show the HTML the widget brings along"
 
 
-# --- the exercises of the lab ---
+# --- the exercises ---
 
 
-def test_every_exercise_has_wrong_answers_here() -> None:
-    named = {cell.id for cell in nbformat.read(LAB, 4).cells if re.fullmatch(r"exercise-\d+", cell.id)}
-    assert named == {f"exercise-{n}" for n in WRONG}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", WRONG)
-def test_an_exercise_waits_and_can_be_solved(n: int) -> None:
-    assert run(LAB).printed[f"exercise-{n}"].startswith("Not answered yet")
-    assert run(LAB).printed[f"exercise-{n}-solution"] == "Right.\n"
+@each
+def test_every_exercise_has_wrong_answers_here(path: Path) -> None:
+    named = {name for name in cells(path.stem) if re.fullmatch(r"exercise-\d+", name)}
+    assert named == {f"exercise-{n}" for n in WRONG[path.stem]}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "i"), [(n, i) for n in WRONG for i in range(len(WRONG[n]))])
-def test_a_wrong_answer_is_refused_with_a_hint(n: int, i: int) -> None:
-    printed = run(LAB).printed[f"wrong-{n}-{i}"]
-    assert printed.startswith("refused: Not yet. ") and "Right." not in printed, WRONG[n][i]
+@each_exercise
+def test_an_exercise_waits_and_can_be_solved(lab: str, n: int) -> None:
+    printed = run(stored(lab)).printed
+    assert printed[f"exercise-{n}"].startswith("Not answered yet")
+    assert set(printed[f"exercise-{n}-solution"].splitlines()) == {"Right."}
 
 
-@pytest.mark.parametrize("n", WRONG)
-def test_checks_and_solutions_are_folded(n: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("lab", "n", "i"), TRIES)
+def test_a_wrong_answer_is_refused_with_a_hint(lab: str, n: int, i: int) -> None:
+    printed = run(stored(lab)).printed[f"wrong-{n}-{i}"]
+    assert printed.startswith("refused: Not yet. ") and "Right." not in printed, WRONG[lab][n][i]
+
+
+@each_exercise
+def test_checks_and_solutions_are_folded(lab: str, n: int) -> None:
     for part in ("check", "solution"):
-        cell = lab_cell(f"exercise-{n}-{part}")
+        cell = cells(lab)[f"exercise-{n}-{part}"]
         assert "hide-cell" in cell.metadata.tags and cell.metadata.jupyter.source_hidden
 
 
-# --- its set-up and its helpers ---
+# --- their set-up and their helpers ---
 
 
-def test_the_set_up_asks_for_an_address_where_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@each
+def test_the_set_up_asks_for_an_address_where_the_package_is_missing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "qkvtheory", None)
     with pytest.raises(AssertionError, match="REPOSITORY"):
-        perform("setup-install", {})
+        perform(path.stem, "setup-install", {})
 
 
-def test_the_set_up_installs_from_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+@each
+def test_the_set_up_installs_from_the_address(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import qkvtheory
 
     asked: list[tuple[str, str]] = []
@@ -212,7 +302,7 @@ def test_the_set_up_installs_from_the_address(monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setitem(sys.modules, "qkvtheory", qkvtheory)
 
     monkeypatch.setitem(sys.modules, "qkvtheory", None)
-    source = lab_cell("setup-install").source.replace('REPOSITORY = ""', 'REPOSITORY = "ADDRESS"')
+    source = cells(path.stem)["setup-install"].source.replace('REPOSITORY = ""', 'REPOSITORY = "ADDRESS"')
     exec(TransformerManager().transform_cell(source), {"get_ipython": Shell})
     ((magic, line),) = asked
     assert magic == "pip" and "qkvtheory[widgets,plots] @ git+{REPOSITORY}" in line
@@ -222,13 +312,17 @@ def test_the_set_up_installs_from_the_address(monkeypatch: pytest.MonkeyPatch) -
 def helpers() -> dict[str, Any]:
     space: dict[str, Any] = {}
     for name in ("setup-imports", "setup-tolerance", "own-load", "own-attention", "own-examine"):
-        perform(name, space)
+        perform("reparametrization", name, space)
     return space
 
 
-def test_files_are_read_and_pickles_are_not(helpers: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("lab", labs_with("own-load"))
+def test_files_are_read_and_pickles_are_not(lab: str, tmp_path: Path) -> None:
     save_file = pytest.importorskip("safetensors.numpy").save_file
-    weight, load = np.arange(6.0).reshape(2, 3), helpers["load"]
+    space: dict[str, Any] = {}
+    for name in ("setup-imports", "own-load"):
+        perform(lab, name, space)
+    weight, load = np.arange(6.0).reshape(2, 3), space["load"]
     np.save(tmp_path / "w.npy", weight)
     save_file({"q.weight": weight}, tmp_path / "w.safetensors")
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
@@ -275,5 +369,5 @@ def test_the_torch_cell_says_so_where_torch_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    perform("own-torch", {})
+    perform("reparametrization", "own-torch", {})
     assert "this cell is skipped" in capsys.readouterr().out

@@ -11,6 +11,8 @@ from .conftest import HTML
 pytestmark = pytest.mark.pages
 REGISTER = "book/register.html"
 CHAPTER = "book/part-1/reparametrization.html"
+SKIPS = "book/part-2/every-skip.html"
+KEYS = "book/part-3/queries-equal-keys.html"
 RAIL = "e => getComputedStyle(e.matches('li') ? e : e.querySelector('li')).borderLeftColor"  # of a step, or of all
 SWITCH = "#reparam-lemma [role=switch]"
 
@@ -94,6 +96,15 @@ def test_print_shows_what_is_folded(open_page: Any) -> None:
     assert not tab.locator("#site-nav").is_visible()
 
 
+@pytest.mark.parametrize("page", [CHAPTER, SKIPS, KEYS])
+def test_paper_shows_every_formula_whole(open_page: Any, page: str) -> None:
+    """What scrolls on a screen is set smaller on paper."""
+    tab = open_page(page, width=700)
+    tab.emulate_media(media="print")
+    beyond = "all => all.filter((e) => e.getBoundingClientRect().right > innerWidth + 1).length"
+    assert tab.locator("main .math svg").evaluate_all(beyond) == 0
+
+
 def test_theme_switch_is_remembered(open_page: Any) -> None:
     tab = open_page(CHAPTER, color_scheme="light")
     before = tab.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -146,7 +157,9 @@ def test_formulas_are_read_aloud(open_page: Any) -> None:
     tab = open_page(CHAPTER)
     pictures = tab.locator(".math > svg, .math .scroll > svg")
     assert pictures.count() > 20
-    silent = "e => e.ariaHidden === 'true' && !!e.parentElement.querySelector(':scope > .mathml > math')"
+    silent = (
+        "e => e.ariaHidden === 'true' && !!(e.closest('.lines') ?? e.parentElement).querySelector('.mathml > math')"
+    )
     assert all(picture.evaluate(silent) for picture in pictures.all())
 
 
@@ -169,7 +182,7 @@ def test_a_long_equation_breaks_on_a_phone(open_page: Any) -> None:
         assert len(tops) == 2 and (max(tops) - min(tops) > 12) == (lines == 2)
 
 
-@pytest.mark.parametrize("page", [CHAPTER, "book/notation.html"])
+@pytest.mark.parametrize("page", [CHAPTER, "book/notation.html", SKIPS, KEYS])
 def test_marks_and_commas_stay_on_their_line(open_page: Any, page: str) -> None:
     """A status stands beside the last word of its link, and a comma beside its formula."""
     joined = open_page(page, width=390).locator("main .together:not(:has(.wide))")
@@ -243,3 +256,73 @@ def test_a_chart_is_drawn_over_its_still(open_page: Any) -> None:
     tab = open_page(charts[0])
     tab.locator("[data-plot]").first.scroll_into_view_if_needed()
     tab.locator(".plot-live.drawn .main-svg").first.wait_for(timeout=20000)
+
+
+# --- interactive figures on their pages ---
+
+LIVE = "text => document.querySelector('[data-part=live]').textContent.includes(text)"
+
+
+def test_a_figure_starts_in_the_state_its_page_asks_for(open_page: Any) -> None:
+    """Also without script: the still is that of the state in the body of the directive."""
+    for script in (True, False):
+        tab = open_page(SKIPS, java_script_enabled=script)
+        assert tab.locator("[data-part=mlp_skip]").is_checked()
+        assert tab.locator("[data-part='repair layer 2']").get_attribute("aria-pressed") == "true"
+        assert "WQ = I in layer 2. One basis passes every skip." in tab.locator("[data-part=live]").text_content()
+
+
+def test_the_telescope_answers_on_its_page(open_page: Any) -> None:
+    tab = open_page(SKIPS)
+    tab.locator("[data-part='repair layer 2']").click()
+    tab.wait_for_function(LIVE, arg="X₂ breaks first")
+    tab.locator("[data-part='repair layer 3']").click()
+    tab.wait_for_function(LIVE, arg="WQ = I in layer 3.")
+    tab.locator("[data-part=reset]").click()
+    tab.wait_for_function(LIVE, arg="WQ = I in layer 2.")
+
+
+def test_the_asymmetry_figure_answers_on_its_page(open_page: Any) -> None:
+    tab = open_page(KEYS)
+    scores = tab.locator("[data-part='tag scores']")
+    assert scores.get_attribute("data-state") == "yes"
+    tab.locator("[data-part='mode qkv']").click()
+    tab.wait_for_function("document.querySelector('[data-part=\"tag scores\"]').dataset.state === 'no'")
+    tab.locator("[data-part=reset]").click()
+    tab.wait_for_function("document.querySelector('[data-part=\"tag scores\"]').dataset.state === 'yes'")
+
+
+@pytest.mark.parametrize("page", [SKIPS, KEYS])
+def test_a_figure_is_printed_without_its_controls(open_page: Any, page: str) -> None:
+    tab = open_page(page)
+    tab.emulate_media(media="print")
+    assert tab.locator("[data-part=live]").first.is_visible()
+    assert not any(part.is_visible() for part in tab.locator("[data-widget] :is(button, input)").all())
+
+
+@pytest.mark.parametrize("page", [KEYS, "index.html"])
+def test_a_picture_is_named_and_follows_the_theme(open_page: Any, page: str) -> None:
+    """A drawing has a name for those who hear it, and takes its colors from the page."""
+    ink = "e => [getComputedStyle(e).stroke, getComputedStyle(e.closest('figure')).color]"
+    seen = []
+    for scheme in ("light", "dark"):
+        picture = open_page(page, color_scheme=scheme).locator("main figure > .picture")
+        assert picture.is_visible() and len(picture.get_attribute("aria-label")) > 40
+        assert picture.get_attribute("role") == "img" and picture.locator("xpath=..").locator("figcaption").count() == 1
+        seen.append(picture.locator("rect").first.evaluate(ink))
+    assert all(light != dark for light, dark in zip(*seen, strict=True))
+
+
+def test_ranks_are_a_lane_of_their_own(open_page: Any) -> None:
+    """The table of a claim names every lane in words, and says what its exactness is worth."""
+    box = open_page(SKIPS).locator("#skip-gain-one-block details.lanes")
+    box.locator("summary").click()
+    assert "rank pass" in box.locator("summary").text_content()
+    assert box.locator("th", has_text="rank Jacobian rank").is_visible()
+    assert not any("^" in words for words in box.locator("tbody td").all_text_contents())
+
+
+def test_a_step_links_the_claim_it_is_taken_from(open_page: Any) -> None:
+    tab = open_page(KEYS)
+    leads = tab.locator(".steps .reason a.claim-link").evaluate_all("all => all.map((e) => e.getAttribute('href'))")
+    assert "#row-stochastic" in leads and not tab.get_by_text("{claim}").count()

@@ -191,19 +191,19 @@ def test_rotation_and_norm(node):
 
 
 SENTENCES = [
-    ({}, "Every state holds, and so do the logits. W_Q = I in every layer."),
+    ({}, "Every state holds, and so do the logits. W<sub>Q</sub> = I in every layer."),
     ({"mlp_skip": True}, "X₂ breaks first: the MLP skip brings Y₁Θ₁ where Y₁Θ₂ belongs. The error is Y₁(Θ₁ − Θ₂)."),
     ({"norm": True}, "Y₁ breaks first: lengths change with Θ₁, so N(X₁Θ₁) ≠ N(X₁)Θ₁."),
     ({"tied": True}, "Every state holds, but the tied readout breaks: X₄(EΘ₁)ᵀ ≠ X₄Eᵀ."),
     ({"norm": True, "mlp_skip": True, "tied": True}, "The MLP skip and the tie would break it too."),
-    ({"singular": True}, "Refused: W_Q of layer 2 is singular, it has no inverse, so nothing is rewritten."),
-    ({"singular": True, "shared": True}, "Refused: the shared W_Q is singular"),
-    ({"singular": True, "singular_repair": True}, "W_Q = I in layers 1 and 3. W_K = I in layer 2."),
+    ({"singular": True}, "Refused: W<sub>Q</sub> of layer 2 is singular, it has no inverse, so nothing is rewritten."),
+    ({"singular": True, "shared": True}, "Refused: the shared W<sub>Q</sub> is singular"),
+    ({"singular": True, "singular_repair": True}, "W<sub>Q</sub> = I in layers 1 and 3. W<sub>K</sub> = I in layer 2."),
     ({"mlp_skip": True, "mlp_repair": "linear"}, "The linear skips cost 12 parameters."),
-    ({"mlp_skip": True, "mlp_repair": "layer 3"}, "W_Q = I in layer 3. One basis passes every skip."),
+    ({"mlp_skip": True, "mlp_repair": "layer 3"}, "W<sub>Q</sub> = I in layer 3. One basis passes every skip."),
     ({"attention_skip": False, "mlp_skip": True}, "The MLP skip is harmless"),
-    ({"norm": True, "norm_repair": True}, "W_Q is triangular (◥) in every layer. Rotations keep lengths"),
-    ({"tied": True, "tied_repair": True}, "W_Q = I in layers 2 and 3. E stays, and so does its tie."),
+    ({"norm": True, "norm_repair": True}, "W<sub>Q</sub> is triangular (◥) in every layer. Rotations keep lengths"),
+    ({"tied": True, "tied_repair": True}, "W<sub>Q</sub> = I in layers 2 and 3. E stays, and so does its tie."),
 ]
 
 

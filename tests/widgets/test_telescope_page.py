@@ -111,7 +111,7 @@ def test_the_mlp_skip_and_its_two_repairs(widget):
     widget.part("repair layer 2").click()
     assert states(widget) == broken_from(8) and counted(widget) == ("2 of 3", "4")
     assert widget.part("tile W_Q 1").text_content() == "WQ = I" and widget.part("tile W_Q 0").text_content() == "Θ⁻¹WQ"
-    widget.announced("W_Q = I in layer 2. One basis passes every skip.")
+    widget.announced("WQ = I in layer 2. One basis passes every skip.")
     widget.part("repair layer 2").click()
     assert states(widget) == broken_from(2)
     widget.part("shared").check()
@@ -137,7 +137,7 @@ def test_norm_tie_and_singular_matrix(widget):
     widget.part("singular").check()
     assert states(widget) == ["refused"] * 8 and counted(widget) == ("3 of 3", "0")
     assert widget.part("tile W_K 1").text_content() == "WK"
-    widget.announced("Refused: W_Q of layer 2 is singular")
+    widget.announced("Refused: WQ of layer 2 is singular")
     widget.part("repair singular_repair").click()
     assert states(widget) == broken_from(8) and widget.part("tile W_K 1").text_content() == "WK = I"
 

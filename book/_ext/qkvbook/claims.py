@@ -33,6 +33,7 @@ from .tables import badge, controls_table, lanes
 from .text import display, inline
 
 logger = logging.getLogger(__name__)
+LEFT_OVER = "The two sides then differ by"  # ends a message of the manifest where a formula follows
 
 
 class ClaimDirective(SphinxDirective):
@@ -73,10 +74,11 @@ class Claim(ClaimDirective):
         boxes.setdefault(name, self.env.docname)
         title = re.sub(r"[$`]", "", claim["title"])
         cast(StandardDomain, self.env.get_domain("std")).note_hyperlink_target(name, self.env.docname, name, title)
+        equations = map(display, dict.fromkeys(claim["equations"]))  # two parts of a claim may print the same
         box = el(
             "article",
             self.head(claim),
-            el("div", *self.myst(claim["statement"]), *map(display, claim["equations"]), class_="claim-statement"),
+            el("div", *self.myst(claim["statement"]), *equations, class_="claim-statement"),
             *hypotheses(claim),
             lanes(claim),
             self.foot(claim, manifest),
@@ -165,11 +167,10 @@ def sentence(text: str) -> str:
 
 def consequences(claim: dict[str, Any], hypothesis: str) -> Iterable[nodes.Node]:
     """What the algebra says with this hypothesis off, and what its controls measured."""
-    broken = claim["breaks"].get(hypothesis)
-    yield el(
-        "p", el("strong", f"Without {hypothesis}"), *([": ", *inline(sentence(broken["message"]))] if broken else ["."])
-    )
-    if broken and broken.get("latex"):
+    broken = claim["breaks"].get(hypothesis, {"message": "", "latex": ""})
+    says = f"{broken['message']}:" if broken["latex"] else sentence(broken["message"])
+    yield el("p", el("strong", f"Without {hypothesis}"), *inline(f": {says}" if broken["message"] else "."))
+    if broken["latex"]:
         yield display(broken["latex"])
     yield controls_table([c for c in claim["controls"] if c["hypothesis"] == hypothesis], with_hypothesis=False)
 
@@ -214,7 +215,20 @@ def note(claim: dict[str, Any], hypothesis: str, says: str) -> element:
 
 def outside(claim: dict[str, Any], hypothesis: str) -> str:
     """What to say where no single step fails: the chain is then about something else."""
-    return f"Without {hypothesis} the chain does not apply: {sentence(claim['breaks'][hypothesis]['message'])}"
+    return f"Without {hypothesis} the chain does not apply: {in_words(claim['breaks'][hypothesis])}"
+
+
+def in_words(broken: dict[str, Any]) -> str:
+    """What is wrong, where the formula of what is left over is not shown.
+
+    >>> in_words({"message": "Take a norm. The two sides then differ by", "latex": "X"})
+    'take a norm.'
+    >>> in_words({"message": "The two sides then differ by", "latex": "X"})
+    'the two sides then differ.'
+    """
+    taken = broken["message"].removesuffix(LEFT_OVER).strip() or LEFT_OVER.removesuffix(" by")
+    start = taken[0].lower() if taken.startswith(("Take ", "The ")) else taken[0]
+    return sentence(start + taken[1:])
 
 
 def failures(claim: dict[str, Any], at: int, step: dict[str, Any]) -> dict[str, str]:
@@ -222,7 +236,7 @@ def failures(claim: dict[str, Any], at: int, step: dict[str, Any]) -> dict[str, 
     found: dict[str, str] = {}
     for name, broken in claim["breaks"].items():
         if broken["step"] == at:
-            found[name] = f"Without {name} this step fails: {sentence(broken['message'])}"
+            found[name] = f"Without {name} this step fails: {in_words(broken)}"
         elif broken["step"] is None and name in step["needs"]:
             found[name] = f"This step needs {name}."
     return found

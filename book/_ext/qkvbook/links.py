@@ -18,13 +18,9 @@ from sphinx.util.docutils import SphinxRole
 from .build import boxes_of, build_of, leans_of
 from .elements import el, element
 from .manifest import MARKS, WORDS, status
-from .text import inline
+from .text import claim_link, inline
 
 logger = logging.getLogger(__name__)
-
-
-class claim_link(nodes.Inline, nodes.TextElement):
-    """A link to a claim, filled in when every page is read."""
 
 
 def links(ids: list[str]) -> list[nodes.Node]:
@@ -55,6 +51,8 @@ def fill_links(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for node in list(doctree.findall(claim_link)):
         claim = build_of(app).manifest.claims.get(node["claim"])
         home = boxes_of(app.env).get(node["claim"])
+        if claim is None:
+            logger.warning("no claim %r in the manifest", node["claim"], location=docname)
         if claim is None or home is None:
             node.replace_self(nodes.literal(node["claim"], node["claim"]))
             continue

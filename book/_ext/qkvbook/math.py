@@ -25,7 +25,6 @@ from sphinx.writers.html5 import HTML5Translator
 
 from . import symbols
 from .build import build_of
-from .elements import el
 from .plain import plain
 
 logger = logging.getLogger(__name__)
@@ -101,11 +100,15 @@ class Typesetter:
 
     def html(self, tex: str, display: bool = False) -> str:
         """The formula as HTML: a picture for the eye, MathML for a screen reader. Raises TexError."""
+        return " ".join(self.pieces(tex, display))
+
+    def pieces(self, tex: str, display: bool) -> list[str]:
+        """The parts of a formula, more than one where it is wide: between them a narrow screen may begin a new line."""
         whole = self.typeset(tex, display)
-        pieces = cut_at_equals(tex) if display and width(whole["svg"]) > WIDE else [tex]
-        drawn = " ".join(self.typeset(piece, display)["svg"] for piece in pieces)
-        pictures = drawn.replace("<svg ", '<svg aria-hidden="true" ')
-        return f'{pictures}<span class="mathml">{whole["mathml"]}</span>'
+        parts = cut_at_equals(tex) if width(whole["svg"]) > WIDE else [tex]
+        drawn = [self.typeset(part, display)["svg"].replace("<svg ", '<svg aria-hidden="true" ') for part in parts]
+        drawn[-1] += f'<span class="mathml">{whole["mathml"]}</span>'
+        return drawn
 
 
 def width(svg: str) -> float:
@@ -142,18 +145,26 @@ def glyph_sheet(page: str, glyphs: dict[str, str]) -> str:
     return f'<svg class="glyphs" width="0" height="0" aria-hidden="true"><defs>{paths}</defs></svg>'
 
 
-def _rendered(translator: HTML5Translator, node: nodes.Element, tex: str, display: bool) -> str:
+def _rendered(translator: HTML5Translator, node: nodes.Element, tex: str, display: bool) -> list[str]:
     try:
-        return build_of(translator.builder.app).tex.html(tex, display)
+        return build_of(translator.builder.app).tex.pieces(tex, display)
     except TexError as error:
         logger.warning("cannot typeset %r: %s", tex, error, location=node, type="qkv", subtype="tex")
-        return f"<code>{escape(tex)}</code>"
+        return [f"<code>{escape(tex)}</code>"]
 
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
-    """A formula in a line; a wide one may scroll on a narrow screen, because it cannot be broken."""
-    drawn = _rendered(self, node, node.astext(), False)
-    self.body.append(f'<span class="{"math wide" if width(drawn) > WIDE else "math"}">{drawn}</span>')
+    """A formula in a line, with the punctuation that keeps to it; a piece that is still wide may scroll."""
+    pieces = [
+        f'<span class="{"math wide" if width(drawn) > WIDE else "math"}">{drawn}</span>'
+        for drawn in _rendered(self, node, node.astext(), False)
+    ]
+    if said := node.get("opening"):
+        pieces[0] = f'<span class="together">{said}{pieces[0]}</span>'
+    if said := node.get("closing"):
+        pieces[-1] = f'<span class="together">{pieces[-1]}{said}</span>'
+    drawn = " ".join(pieces)
+    self.body.append(f'<span class="lines">{drawn}</span>' if pieces[1:] else drawn)
     raise nodes.SkipNode
 
 
@@ -168,7 +179,7 @@ def visit_displaymath(self: HTML5Translator, node: nodes.math_block) -> None:
         link = node.get("ids") and f'<a class="headerlink" href="#{node["ids"][0]}" title="Link to this equation">#</a>'
         number = f'<span class="eqno">({get_node_equation_number(self, node)}){link or ""}</span>'
     identifier = f' id="{node["ids"][0]}"' if node.get("ids") else ""
-    drawn = _rendered(self, node, tex, True)
+    drawn = " ".join(_rendered(self, node, tex, True))
     # A paragraph may hold no <div>; docutils closes none, so a span it is, laid out as a block.
     self.body.append(f'<div class="math display"{identifier}><div class="scroll">{drawn}</div>{number}</div>\n')
     raise nodes.SkipNode
@@ -184,11 +195,11 @@ def keep_together(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         closing = re.match(r"[,.;:!?)\]”’…]+", _text(parent, at + 1))
         if not opening and not closing:
             continue
-        marks = [mark[0] if mark else "" for mark in (opening, closing)]
-        parent[at] = el("span", marks[0], math.deepcopy(), marks[1], class_="together")
         if closing:
+            math["closing"] = closing[0]
             parent[at + 1] = nodes.Text(parent[at + 1][closing.end() :])
         if opening:
+            math["opening"] = opening[0]
             parent[at - 1] = nodes.Text(before[: opening.start()])
 
 

@@ -33,7 +33,8 @@ def _color(tokens: list[str]) -> str:
     while at < len(tokens):
         end = _verbatim_end(tokens, at)
         nucleus = _nucleus_end(tokens, at)
-        scripts = _scripts_end(tokens, nucleus)
+        # In G_K^{-1} the K is all of the subscript: what follows stands at G.
+        scripts = nucleus if _is_script(tokens, at) else _scripts_end(tokens, nucleus)
         kind = None if end else _kind(tokens[at:nucleus], tokens[nucleus:scripts])
         if kind:
             # Braced, because the symbol may be an argument: \frac QK, e^X.
@@ -42,6 +43,12 @@ def _color(tokens: list[str]) -> str:
             out.append("".join(tokens[at : end or at + 1]))
         at = scripts if kind else end or at + 1
     return "".join(out)
+
+
+def _is_script(tokens: list[str], at: int) -> bool:
+    """Is this token a subscript or superscript without braces?"""
+    before = next((token for token in reversed(tokens[:at]) if not token.isspace()), "")
+    return before in ("_", "^")
 
 
 def _skip_space(tokens: list[str], at: int) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 
 from docutils import nodes
 
+from qkvtheory.words import latex_name
+
 from .elements import el, element
 from .manifest import MARKS, WORDS, number
 from .text import inline
@@ -82,7 +84,7 @@ def lane_row(name: str, lane: dict[str, Any]) -> element:
     ran = lane["status"] != "not-run"
     measured = ran and name != "formal"  # a proof assistant measures nothing
     figures = [number(lane[key]) if measured else "–" for key in ("comparisons", "worst", "tolerance")]
-    opaque = f"opaque: {', '.join(f'${letter}$' for letter in lane['opaque'])}" if lane["opaque"] else ""
+    opaque = f"opaque: {', '.join(f'${latex_name(letter)}$' for letter in lane['opaque'])}" if lane["opaque"] else ""
     remarks = "; ".join(part for part in (opaque, lane["reason"]) if part)
     return el(
         "tr",
