@@ -38,8 +38,17 @@ def rational(scores: Any, keep: Any = None) -> Any:
 
 
 def base_two(scores: Any, keep: Any = None) -> Any:
-    """The row pattern 2^s / sum: exactly rational for integer scores, and a true exponential."""
-    return normalized_rows(np.frompyfunc(lambda s: (s * 0 + 2) ** int(s), 1, 1)(scores), keep)
+    """The row pattern 2^s / sum: exactly rational for integer scores, and a true exponential.
+
+    Raises ValueError for scores that are not whole.
+    """
+    return normalized_rows(np.frompyfunc(lambda s: (s * 0 + 2) ** whole(s), 1, 1)(scores), keep)
+
+
+def whole(score: Any) -> int:
+    if score != int(score):
+        raise ValueError(f"powers of two are rational for whole scores only, not for {score}; choose integers")
+    return int(score)
 
 
 def normalized_rows(weights: Any, keep: Any = None) -> Any:

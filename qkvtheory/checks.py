@@ -10,23 +10,28 @@ from typing import Any
 from qkvtheory.attention import Heads
 from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import agree, check_array, check_finite, symbolic
-from qkvtheory.network import Attention, Block
+from qkvtheory.network import MLP, Attention, Block, Network
 
 
-def check(attention: Attention, theta: Any = None, phi: Any = None) -> None:
-    """Matrices of finite numbers, all of one kind, with shapes that fit: before anything is computed."""
+def check(attention: Attention, theta: Any = None, phi: Any = None, cross: bool = False) -> None:
+    """Matrices of finite numbers, all of one kind, with shapes that fit: before anything is computed.
+
+    ``cross``: the cross-attention of a block, whose memory keeps its basis if ``phi`` is None.
+    """
+    of(Attention, attention, "the sublayer")
+    first, second = ("middle", "memory") if cross else ("theta", "phi")
     weights = {f"W_{name}": getattr(attention, f"W_{name}") for name in "QKVO"}
-    bases = {name: basis for name, basis in (("theta", theta), ("phi", phi)) if basis is not None}
+    bases = {name: basis for name, basis in ((first, theta), (second, phi)) if basis is not None}
     biases = {name: b for name in ("b_Q", "b_K", "b_V", "b_O") if (b := getattr(attention, name)) is not None}
     sound({**weights, **bases}, biases)
     for name, bias in biases.items():
         beside(name, bias, f"W_{name[2:]}", weights[f"W_{name[2:]}"])
     if weights["W_K"].shape[0] != weights["W_V"].shape[0]:
         raise unlike(weights, "W_K", "W_V", "they read one stream, so they need equally many rows")
-    if "theta" in bases and "phi" not in bases:
+    if first in bases and second not in bases and not cross:
         one_stream(attention)
-    stream = ("W_Q",) if phi is not None else ("W_Q", "W_K", "W_V")
-    for name, readers in (("theta", stream), ("phi", ("W_K", "W_V"))):
+    stream = ("W_Q",) if cross or phi is not None else ("W_Q", "W_K", "W_V")
+    for name, readers in ((first, stream), (second, ("W_K", "W_V"))):
         if name in bases:
             square(name, bases[name])
             for reader in readers:
@@ -39,6 +44,7 @@ def check(attention: Attention, theta: Any = None, phi: Any = None) -> None:
 
 def check_block(block: Block, **bases: Any) -> None:
     """A block whose weights are sound and fit, and bases that fit it and that no norm forbids."""
+    of_block(block)
     mlp, given = block.mlp, {name: b for name, b in bases.items() if b is not None}
     skips = {name: s for name in ("attention_skip", "mlp_skip") if not isinstance(s := getattr(block, name), bool)}
     rows = {name: b for name in ("b_up", "b_down") if (b := getattr(mlp, name)) is not None}
@@ -48,8 +54,10 @@ def check_block(block: Block, **bases: Any) -> None:
     enter, middle, leave, memory = (bases[name] for name in ("enter", "middle", "leave", "memory"))
     check(block.attention, theta=enter)
     if block.cross is not None:
-        check(block.cross, theta=middle, phi=memory)
+        check(block.cross, theta=middle, phi=memory, cross=True)
     norms = [("attention", block.attention_norm, enter)]
+    if block.cross is not None:
+        norms.append(("cross-attention", block.attention_norm, middle))
     norms.append(("the MLP", block.mlp_norm, enter if block.parallel else middle))
     for what, norm, basis in norms:
         if norm is not None and basis is not None:
@@ -64,6 +72,25 @@ def check_block(block: Block, **bases: Any) -> None:
     ):
         if a is not None and b is not None:
             fits(first, a, second, b)
+
+
+def of(kind: type, part: Any, name: str) -> None:
+    """Misuse, such as a block where a network is expected, or None for a part that is needed."""
+    if not isinstance(part, kind):
+        raise TypeError(f"{name} must be of type {kind.__name__}, not {type(part).__name__}")
+
+
+def of_block(block: Any, name: str = "the block") -> None:
+    """A block with both its sublayers: one without serves only to count states."""
+    of(Block, block, name)
+    of(Attention, block.attention, f"the attention of {name}")
+    of(MLP, block.mlp, f"the MLP of {name}")
+
+
+def of_network(network: Any) -> None:
+    of(Network, network, "the network")
+    for layer, block in enumerate(network.blocks):
+        of_block(block, f"block {layer}")
 
 
 def one_stream(attention: Attention) -> None:

@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="L",
-        help="symbolic, exact, numeric, count, formal (all by default)",
+        help="symbolic, exact, numeric, count, rank, formal (all by default)",
     )
     check.add_argument("--json", metavar="FILE", help="write the manifest here")
     listing = add(
@@ -89,9 +90,8 @@ def run_check(args: argparse.Namespace) -> int:
     ids = known_ids(args.ids)
     lanes = known_lanes(args.lane or report.LANES)
     target = writable(args.json)
-    if "formal" in lanes:
-        print("compiling the proofs, if a proof assistant is installed ...", file=sys.stderr, flush=True)
-    reports, seconds = report.timed_run(ids, lanes, print_report)
+    news = partial(print, file=sys.stderr, flush=True)
+    reports, seconds = report.timed_run(ids, lanes, print_report, news)
     if all(r.status == NOT_RUN for r in reports):
         lacking = f"none of these claims has the lane {' '.join(lanes)}; see 'python -m qkvtheory show {ids[0]}'"
         raise BadInput(next((lane.reason for r in reports for lane in r.lanes.values()), lacking))

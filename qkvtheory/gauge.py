@@ -15,16 +15,19 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
-from qkvtheory.attention import Heads
-from qkvtheory.checks import check, check_block, fits, one_stream, sound, square
+from qkvtheory.attention import Heads, like
+from qkvtheory.checks import check, check_block, fits, of, of_block, one_stream, sound, square
 from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import (
     complete_basis,
     concat,
+    condition,
     identity,
     inverse,
     right_inverse,
+    scalar,
     symbolic,
 )
 from qkvtheory.network import MLP, Attention, Block
@@ -209,6 +212,7 @@ def rebase(
     "no norm" (a norm reads a state whose basis changes), "invertible", "shapes agree", ...
     Source: arXiv 2510.23912, for a skip around attention only; Graef, arXiv 2404.12362, without skips.
     """
+    of_block(block)
     sound({name: b for name, b in (("enter", enter), ("leave", leave), ("middle", middle)) if b is not None}, {})
     invert = invert or remembered()
     middle = between(block, enter, leave, middle)
@@ -217,7 +221,8 @@ def rebase(
     back_middle = back if block.parallel else invert(middle, "middle")
     attention = moved(block.attention, back, back, middle)
     mlp = moved_mlp(block.mlp, back_middle, leave)
-    cross = block.cross and moved(block.cross, back_middle, invert(memory, "memory"), middle)
+    back_memory = None if memory is None else invert(memory, "memory")  # also where nothing reads it
+    cross = block.cross and moved(block.cross, back_middle, back_memory, middle)
     skips = {"attention_skip": linear(block.attention_skip, back, middle)}
     skips["mlp_skip"] = linear(block.mlp_skip, back_middle, leave)
     return replace(block, attention=attention, mlp=mlp, cross=cross, **skips)
@@ -287,10 +292,12 @@ def align_heads(attention: Attention, shared: Any) -> Attention:
     """The same sublayer with W_Q = ``shared``, if every head of W_Q spans the same space as that head of ``shared``.
 
     Then W_Q = shared B with one invertible block of B for each head, and W_K takes it over: W_K B^T (claim shared-head-
-    spaces). ``shared`` is d x d and invertible. As many key/value heads as query heads, no RoPE, no QK-norm, no query
-    or key bias. A core other than ``Heads`` cannot be looked into: whoever passes one vouches for B and bare scores.
-    Raises HypothesisError naming what fails ("same head spaces", "bare scores", "multi-head attention").
+    spaces). W_Q and ``shared`` are d x d, ``shared`` is invertible. As many key/value heads as query heads, no RoPE, no
+    QK-norm, no query or key bias. A core other than ``Heads`` cannot be looked into: whoever passes one vouches for B
+    and bare scores. Raises HypothesisError naming what fails ("same head spaces", "square", "bare scores",
+    "multi-head attention", "invertible").
     """
+    of(Attention, attention, "the sublayer")
     core = attention.core
     if isinstance(core, Heads):
         if core.kv_heads != core.heads:
@@ -300,20 +307,31 @@ def align_heads(attention: Attention, shared: Any) -> Attention:
     if attention.b_Q is not None or attention.b_K is not None:
         raise HypothesisError("bare scores", "a bias on queries or keys would have to turn with its head")
     check(attention, theta=shared)
+    square("W_Q", attention.W_Q)
     (turn,) = reads(inverse(shared, "shared"), attention.W_Q)
     if isinstance(core, Heads) and not symbolic(turn):
-        check_blocks(turn, core.heads)
+        check_blocks(turn, core.heads, shared)
     return replace(attention, W_Q=shared, W_K=attention.W_K @ turn.mT)
 
 
-def check_blocks(turn: Any, heads: int) -> None:
+def check_blocks(turn: Any, heads: int, shared: Any) -> None:
     """Refuse a matrix that mixes the coordinates of different heads (for floats: by more than rounding)."""
     head = np.arange(turn.shape[0]) // (turn.shape[0] // heads)
-    apart = list(zip(*np.nonzero(head[:, None] != head[None, :]), strict=True))
-    if turn.dtype == object:
-        mixed = any(turn[i, j] != 0 for i, j in apart)
-    else:
-        sizes = {(i, j): abs(float(turn[i, j])) for i in range(len(head)) for j in range(len(head))}
-        mixed = max((sizes[place] for place in apart), default=0.0) > 1e-6 * max(sizes.values())
-    if mixed:
+    apart = head[:, None] != head
+    if (turn[apart] != 0).any() if turn.dtype == object else largest(turn, apart) > rounding(shared) * largest(turn):
         raise HypothesisError("same head spaces", "a head of W_Q leaves the space of that head of the shared matrix")
+
+
+def largest(a: Any, places: Any = True) -> float:
+    """The largest absolute value of floats, at the places marked True."""
+    size = abs(a)
+    return scalar((size * like(np.asarray(places), size)).max())
+
+
+def rounding(a: Any) -> float:
+    """What a product with the inverse of ``a`` may be off, relative to its size.
+
+    Where half of the digits are lost, and a warning has said so, rounding excuses no more.
+    """
+    eps = float(array_namespace(a).finfo(a.dtype).eps)
+    return 64 * eps * min(condition(a), eps**-0.5)

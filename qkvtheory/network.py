@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 from qkvtheory.errors import HypothesisError
@@ -77,6 +78,9 @@ class Block:
     ``attention_norm`` and ``mlp_norm``: functions applied to what a sublayer reads (pre-norm), with their gains inside.
     ``parallel``: attention and MLP both read x, and their writes are added: [x +] attention(x) + mlp(x); the skip is
     ``attention_skip``. ``cross``: a cross-attention sublayer between the two, with the same kind of skip as attention.
+
+    Raises TypeError at construction for a skip that is a number or None, ValueError for a parallel block with a skip
+    around its MLP or with cross-attention: there is no state between its sublayers.
     """
 
     attention: Attention
@@ -87,6 +91,14 @@ class Block:
     mlp_norm: Callable[[Any], Any] | None = None
     parallel: bool = False
     cross: Attention | None = None
+
+    def __post_init__(self) -> None:
+        check_skip("attention_skip", self.attention_skip)
+        check_skip("mlp_skip", self.mlp_skip)
+        if self.parallel and self.mlp_skip is not False:
+            raise ValueError("a parallel block has one skip, attention_skip; leave mlp_skip False")
+        if self.parallel and self.cross is not None:
+            raise ValueError("a parallel block has no state that cross-attention could read; leave cross None")
 
     def __call__(self, x: Any, memory: Any = None) -> Any:
         z = self.attention(normed(self.attention_norm, x))
@@ -132,6 +144,13 @@ def past(skip: Any, x: Any, update: Any) -> Any:
     if skip is False:
         return update
     return (x if skip is True else x @ skip) + update
+
+
+def check_skip(name: str, skip: Any) -> None:
+    """Refuse numbers, also those that equal True (1, np.True_): they would pass for no skip, or for a learned one."""
+    number = skip is None or isinstance(skip, Number) or getattr(skip, "shape", None) == ()
+    if number and not isinstance(skip, bool):
+        raise TypeError(f"{name} must be True, False or a d x d matrix, not {skip!r}")
 
 
 def normed(norm: Callable[[Any], Any] | None, x: Any) -> Any:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import index
 from typing import Any
 
 from qkvtheory import gauge
-from qkvtheory.checks import fits, sound, square
+from qkvtheory.checks import check_block, fits, of, of_network, sound, square
 from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import identity, orthogonal, symbolic
 from qkvtheory.network import MLP, Attention, Block, Network
@@ -26,7 +27,8 @@ def segments(network: Network, long_skips: Iterable[tuple[int, int]] = ()) -> li
     """The hidden states that share a basis, because identity skips join them: lists of state numbers 0 .. 2L.
 
     State 2l is X_l, state 2l + 1 is Y_l (a parallel block has none). ``long_skips``: further pairs of joined states.
-    A learned skip joins nothing: it can carry one basis into another (claim basis-segments).
+    A learned skip joins nothing: it can carry one basis into another (claim basis-segments). Raises ValueError if
+    ``long_skips`` names a state that the network does not have.
 
     >>> from qkvtheory import Block, Network
     >>> block = Block(None, None, attention_skip=True, mlp_skip=False)
@@ -40,7 +42,10 @@ def segments(network: Network, long_skips: Iterable[tuple[int, int]] = ()) -> li
             states = [(2 * layer + 1, block.attention_skip), (2 * layer + 2, block.mlp_skip)]
         for state, skip in states:
             groups = [*groups[:-1], [*groups[-1], state]] if skip is True else [*groups, [state]]
+    known = {state for group in groups for state in group}
     for pair in long_skips:
+        if unknown := set(pair) - known:
+            raise ValueError(f"the long skip {pair} joins no states: there is no state {min(unknown)}")
         joined = [group for group in groups if set(group) & set(pair)]
         groups = sorted([*(g for g in groups if g not in joined), sorted(state for group in joined for state in group)])
     return groups
@@ -68,6 +73,7 @@ def carry(
     Raises HypothesisError naming what fails, as ``gauge.rebase`` does; "untied readout" where a readout tied to the
     embedding would have to change in another way than the embedding does.
     """
+    of_network(network)
     if len(bases) != 2 * len(network.blocks) + 1:
         raise ValueError(f"{len(network.blocks)} blocks have {2 * len(network.blocks) + 1} states, not {len(bases)}")
     invert = invert or gauge.remembered()
@@ -157,10 +163,11 @@ def eliminate(network: Network, which: str | Sequence[str] = "Q", layers: Iterab
 
     The named matrices must be square and invertible. Raises HypothesisError naming the hypothesis that fails: "one
     choice per segment" (skips join the inputs of two chosen layers whose matrices differ), "no norm", "untied readout",
-    "square", "invertible".
+    "square", "invertible"; ValueError or TypeError for letters and layers that make no sense.
     Source: Graef, arXiv 2404.12362, without skips; arXiv 2510.23912, Attention-Skip-Only Query Weight Elimination and
     Weight-Shared Query Elimination.
     """
+    of_network(network)
     if not network.blocks:
         raise ValueError("the network has no blocks, so it has no projections to eliminate")
     chosen = choices(network, which, layers)
@@ -180,16 +187,29 @@ def eliminate_queries(network: Network) -> Network:
 def choices(network: Network, which: str | Sequence[str], layers: Iterable[int] | None) -> dict[int, str]:
     """Layer number -> name of the matrix that goes, checked: known letters, existing layers, one letter for each."""
     depth = len(network.blocks)
-    numbers = list(range(depth) if layers is None else layers)
-    letters = list(which) if not isinstance(which, str) else [which] * len(numbers)
-    if set(letters) - set("QKV"):
+    numbers = list(range(depth)) if layers is None else whole(layers)
+    letters = [which] * len(numbers) if isinstance(which, str) or not isinstance(which, Iterable) else list(which)
+    if not all(letter in ("Q", "K", "V") for letter in letters):
         raise ValueError(f"which must be 'Q', 'K' or 'V', or one of them for each layer, not {which!r}")
     if len(letters) != len(numbers):
         raise ValueError(f"{len(numbers)} layers need as many letters in which, not {len(letters)}")
     for number in numbers:
         if not 0 <= number < depth:
             raise ValueError(f"there is no layer {number}: {depth} layers are numbered from 0 to {depth - 1}")
+        if numbers.count(number) > 1:
+            raise ValueError(f"layer {number} is chosen twice, and only one of its projections can become the identity")
     return {number: f"W_{letter}" for number, letter in zip(numbers, letters, strict=True)}
+
+
+def whole(layers: Iterable[int]) -> list[int]:
+    """Layer numbers as integers; True, 1.0 and "1" are none."""
+    try:
+        numbers = list(layers)
+        if not any(isinstance(number, bool) for number in numbers):
+            return [index(number) for number in numbers]
+    except TypeError:
+        pass
+    raise TypeError(f"layers must be whole numbers, such as [0, 2], not {layers!r}")
 
 
 def chosen_bases(network: Network, chosen: dict[int, str]) -> list[Any]:
@@ -202,10 +222,11 @@ def chosen_bases(network: Network, chosen: dict[int, str]) -> list[Any]:
             sound({f"{name} of block {layer}": basis}, {})
             square(f"{name} of block {layer}", basis)
             if layer != here[0] and not gauge.same(basis, bases[group[0]]):
+                differ = "are not one array" if symbolic(basis) else "differ"
                 raise HypothesisError(
                     "one choice per segment",
                     f"skips join the inputs of layers {here[0]} and {layer}, so they share one basis, but their "
-                    f"matrices differ; choose one layer (layers=[{here[0]}])",
+                    f"matrices {differ}; choose one layer: eliminate(network, layers=[{here[0]}])",
                 )
             for state in group:
                 bases[state] = bases[group[0]] if layer != here[0] else basis
@@ -237,10 +258,12 @@ def merge_outputs(network: Network) -> Network:
     The state between attention and MLP becomes as wide as the heads write. Raises HypothesisError "no skip" or
     "no norm". Source: Graef, arXiv 2404.12362 (P_i and M_i there). Claim graef-table.
     """
+    of_network(network)
     return replace(network, blocks=[merged_output(block) for block in network.blocks])
 
 
 def merged_output(block: Block) -> Block:
+    check_block(block, enter=None, middle=None, leave=None, memory=None)
     a, mlp = block.attention, block.mlp
     if block.attention_skip is not False or block.mlp_skip is not False or block.parallel or block.cross is not None:
         raise HypothesisError(
@@ -263,6 +286,7 @@ def remove_learned_skips(network: Network) -> Network:
     Each state takes the product of all later skips as its basis. Claim learned-skip-removal.
     Source: M. Karbevski, note on skip connections as gauge fixes, 2026. Raises HypothesisError as ``carry`` does.
     """
+    of_network(network)
     skips = [skip for block in network.blocks for skip in skips_of(block)]
     bases: list[Any] = [None]
     for skip in reversed(skips):
@@ -303,9 +327,10 @@ class Move:
 def explain(construction: Callable[[Network], Network], network: Network) -> list[Move]:
     """What ``construction`` does to each weight of ``network``: the construction itself, run on letters.
 
-    Weights that are one array in the network are one letter, so sharing is seen; square ones count as invertible.
-    Weights that stay as they are are left out. Raises whatever the construction raises on these letters: a hypothesis
-    about skips, norms, ties and shapes fails here as it does on the numbers.
+    Weights that are one array in the network are one letter, so sharing is seen (equal copies are two letters); square
+    ones count as invertible, but for d = 1, where they look like rows, and none counts as orthogonal. Weights that stay
+    as they are are left out. Raises whatever the construction raises on these letters: a hypothesis about skips, norms,
+    ties and shapes fails here as it does on the numbers. Raises TypeError for a construction that returns no Network.
 
     >>> import numpy as np
     >>> from qkvtheory import MLP, Attention, Block, Heads, Network
@@ -319,8 +344,11 @@ def explain(construction: Callable[[Network], Network], network: Network) -> lis
     W_O^0        -> W_O^0 W_Q^0
     W_up^0       -> W_Q^0^-1 W_up^0
     """
+    of_network(network)
     twin = in_letters(network)
-    old, new = named(twin), named(construction(twin))
+    changed = construction(twin)
+    of(Network, changed, "what the construction returns")
+    old, new = named(twin), named(changed)
     return [Move(name, str(new[name]), new[name].latex()) for name in old if name in new and new[name] != old[name]]
 
 
@@ -331,6 +359,8 @@ def in_letters(network: Network) -> Network:
     def letter(array: Any, name: str) -> Any:
         if array is None or isinstance(array, bool) or symbolic(array):
             return array
+        if not hasattr(array, "shape"):
+            raise HypothesisError("matrix", f"{name} must be an array, not a {type(array).__name__}")
         if id(array) not in letters:
             rows, cols = array.shape if len(array.shape) == 2 else (1, *array.shape)
             letters[id(array)] = symbol(name, str(rows), str(cols), invertible=rows == cols and rows > 1)

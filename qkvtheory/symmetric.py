@@ -69,7 +69,7 @@ def balance_defect(attention_map: Any, law: Any = None) -> Any:
     """max |pi_i A_ij - pi_j A_ji|: zero if and only if A is in detailed balance with pi (``law``, shape (n,)).
 
     ``law``: by default the stationary law; then the map must be positive, and the defect is zero if and only if the map
-    is reversible. Raises HypothesisError for a law of another length or with an entry that is not positive.
+    is reversible. Raises HypothesisError for a law of another length or with an entry not positive and finite.
 
     >>> float(balance_defect(np.array([[0.5, 0.5], [0.25, 0.75]]), [0.5, 0.5]))
     0.125
@@ -398,17 +398,19 @@ def two_head_keys(partner: Any, length: float) -> tuple[np.ndarray, np.ndarray]:
     ``partner``: an involution without fixed points, such as [3, 2, 1, 0]. In the first head the smaller of the two
     tokens has the key length * u and its partner 2 * length * u, with a unit vector u of their own: it attends to its
     partner. The second head is the mirror image (claim reverse-swap-consequence; ours). Raises HypothesisError
-    "involution" for another ``partner``.
+    "involution" for another ``partner``, ValueError for a ``length`` that is not finite.
 
     >>> first, second = two_head_keys([1, 0], 3.0)
     >>> first.tolist(), second.tolist()
     ([[3.0], [6.0]], [[6.0], [3.0]])
     """
+    if not math.isfinite(length):
+        raise ValueError(f"length must be a finite number, not {length}")
     to = np.asarray(partner)
-    n = len(to)
-    if sorted(to.tolist()) != list(range(n)) or (to[to] != np.arange(n)).any() or (to == np.arange(n)).any():
+    n = to.size
+    if not is_pairing(to):
         raise HypothesisError(
-            "involution", f"{to.tolist()} is not an involution of 0, ..., {n - 1} without fixed points"
+            "involution", f"{to.tolist()} is not an involution of 0, ..., n - 1 without fixed points, such as [1, 0]"
         )
     smaller = np.arange(n) < to
     pair = np.zeros(n, dtype=int)
@@ -417,6 +419,14 @@ def two_head_keys(partner: Any, length: float) -> tuple[np.ndarray, np.ndarray]:
     directions = np.eye(n // 2)[pair]
     lengths = np.where(smaller, 1.0, 2.0)
     return tuple(length * along[:, None] * directions for along in (lengths, 3 - lengths))  # type: ignore[return-value]
+
+
+def is_pairing(to: np.ndarray) -> bool:
+    """Whole numbers, each the partner of its partner, and none its own."""
+    tokens = np.arange(to.size)
+    if to.ndim != 1 or to.dtype.kind not in "iu" or sorted(to.tolist()) != tokens.tolist():
+        return False
+    return bool((to[to] == tokens).all() and (to != tokens).all())
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -465,7 +475,7 @@ def floats(a: Any, name: str) -> np.ndarray:
 
 def as_law(law: Any, n: int) -> Any:
     pi = np.asarray(law)
-    if pi.shape != (n,) or not (pi > 0).all():
+    if pi.shape != (n,) or not ((pi > 0) & (pi < np.inf)).all():
         raise HypothesisError("law", f"a law of {n} tokens has {n} positive entries, not those of {described(pi)}")
     return pi
 

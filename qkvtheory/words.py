@@ -36,6 +36,7 @@ SQUARE = frozenset({"invertible", "orthogonal", "symmetric", "diagonal"})  # fac
 TWO_SIDED = frozenset({"invertible", "orthogonal"})
 FACTS = SQUARE | {"full row rank", "rows sum to one", "formal", "entrywise"}
 ALL_ONES = frozenset({"all ones"})  # nobody can declare it: only ``ones_letter`` makes such letters
+OF_COLUMN = frozenset({"diagonal of its column"})  # nor this: only ``diagonal`` makes such letters
 GREEK = {"Theta", "Phi", "Lambda", "Gamma", "Omega", "Sigma", "Pi"}
 
 
@@ -130,12 +131,27 @@ class Annihilates(NamedTuple):
 
 
 def check_letter(letter: Letter) -> None:
-    """What no letter may claim, however it was made: facts its shape excludes, or to be the column of ones."""
+    """What no letter may claim, however it was made: facts its shape or its arguments exclude, or a reserved name."""
     if (letter.name == "ones") != (letter.facts == ALL_ONES):
         raise ValueError("'ones' is the column of ones; choose another name for this letter")
+    if (letter.name == "diag") != (letter.facts >= OF_COLUMN):
+        raise ValueError("'diag' is the diagonal matrix of a column; make it with diagonal, or choose another name")
+    if letter.name == "diag" and [a.shape for a in letter.args] != [(letter.rows, "1")]:
+        raise ValueError("'diag' is the diagonal matrix of one column, and as large as that column is long")
+    if "entrywise" in letter.facts:
+        check_entrywise(letter)
     impossible = sorted(SQUARE & letter.facts)
     if impossible and letter.rows != letter.cols:
         raise HypothesisError("square", f"{letter.name} is {letter.rows} x {letter.cols} and cannot be {impossible[0]}")
+
+
+def check_entrywise(letter: Letter) -> None:
+    """f(S), a value for each entry of S: as large as S, and without further facts, which no f need keep."""
+    if [a.shape for a in letter.args] != [(letter.rows, letter.cols)] or letter.facts != {"entrywise"}:
+        raise ValueError(
+            f"{letter.name} cannot be entrywise: an entrywise function has one argument, the shape of that argument, "
+            "and no other facts"
+        )
 
 
 def latex_call(name: str, arguments: list[str], inputs: int = 0) -> str:
@@ -168,6 +184,12 @@ def ones_letter(rows: str, cols: str) -> Letter | None:
     return Letter("ones", "1", cols, facts=ALL_ONES, transposed=True) if rows == "1" else None
 
 
+def ones_word(rows: str, cols: str) -> tuple[Letter, ...]:
+    """The same as a word. The column of a single 1 is the identity, the empty word."""
+    letter = None if rows == cols else ones_letter(rows, cols)
+    return () if letter is None else (letter,)
+
+
 # -- the named rewrite rules -------------------------------------------------------------------------------------------
 # Each rule looks at two neighboring letters and returns the letters that replace them, () for nothing (the identity),
 # "zero" if the whole word vanishes, or None if the rule does not apply.
@@ -184,12 +206,20 @@ def rule_inverse(a: Letter, b: Letter) -> Any:
 
 
 def rule_rows_sum_to_one(a: Letter, b: Letter) -> Any:
-    """A 1 = 1 if the rows of A sum to one; A^-1 1 = 1 too for a two-sided inverse, but not for a mere right inverse."""
+    """A 1 = 1, and 1^T A^T = 1^T, if the rows of A sum to one. So do those of a two-sided inverse, but not those of
+    a mere right inverse.
+    """
+    if keeps_ones(a) and b is ones_letter(b.rows, "1"):
+        return ones_word(a.rows, "1")
+    if a is ones_letter("1", a.cols) and keeps_ones(b.mT):
+        return ones_word("1", b.cols)
+    return None
+
+
+def keeps_ones(a: Letter) -> bool:
     if "rows sum to one" not in a.facts or "formal" in a.facts or a.transposed:
-        return None
-    if (a.inverted and not a.facts & TWO_SIDED) or b is not ones_letter(b.rows, "1"):
-        return None
-    return (ones_letter(a.rows, "1"),)
+        return False
+    return not a.inverted or bool(a.facts & TWO_SIDED)
 
 
 def rule_annihilates(a: Letter, b: Letter) -> Any:
@@ -236,10 +266,19 @@ def join(u: tuple[Letter, ...], v: tuple[Letter, ...]) -> tuple[Letter, ...] | N
                 break
         else:
             return normalized(u + v)
-        if result == "zero":
+        left = None if result == "zero" else join(u[:-1], result)
+        if left is None:
             return None
-        u, v = u[:-1], (*result, *v[1:])
+        u, v = left, v[1:]  # what was put in may cancel with its neighbors on either side
     return u + v
+
+
+def joined(*parts: tuple[Letter, ...]) -> tuple[Letter, ...] | None:
+    """The same for several words."""
+    total: tuple[Letter, ...] | None = ()
+    for part in parts:
+        total = None if total is None else join(total, part)
+    return total
 
 
 def normalized(word: tuple[Letter, ...]) -> tuple[Letter, ...] | None:
@@ -250,16 +289,10 @@ def normalized(word: tuple[Letter, ...]) -> tuple[Letter, ...] | None:
         column = column_of(letter.inverse()) or ()
         row, width = tuple(x.mT for x in reversed(column)), len(column)
         if width and word[at + 1 : at + 1 + width] == column:
-            return join((*word[:at], one_of(letter.rows, "1")), word[at + 1 + width :])
+            return joined(word[:at], ones_word(letter.rows, "1"), word[at + 1 + width :])
         if width and at >= width and word[at - width : at] == row:
-            return join(word[: at - width], (one_of("1", letter.cols), *word[at + 1 :]))
+            return joined(word[: at - width], ones_word("1", letter.cols), word[at + 1 :])
     return word
-
-
-def one_of(rows: str, cols: str) -> Letter:
-    letter = ones_letter(rows, cols)
-    assert letter is not None
-    return letter
 
 
 class Word:
@@ -429,8 +462,9 @@ def symbol(name: str, rows: str, cols: str, **facts: bool) -> Word:
 
     Facts: ``invertible``, ``orthogonal``, ``symmetric``, ``diagonal`` (square letters), ``full_row_rank`` (has a right
     inverse), ``rows_sum_to_one``, ``formal`` (an inverse may be written but never cancels, and a symmetric letter is
-    not turned: to show where a hypothesis is used). Raises ValueError for other facts and for the name "ones", HypothesisError for a fact of square letters
-    about a rectangle.
+    not turned: to show where a hypothesis is used). Raises ValueError for other facts, for
+    ``entrywise`` (which functions can be) and for the names "ones" and "diag", HypothesisError for a fact of square
+    letters about a rectangle.
     """
     return Word(rows, cols, [((Letter(name, rows, cols, facts=declared(name, facts)),), 1)])
 
@@ -440,7 +474,8 @@ def opaque(
 ) -> Callable[..., Word]:
     """An unknown function of matrices: equal arguments give equal values; only declared facts are assumed besides.
 
-    The facts are those of ``symbol``, and are refused in the same cases.
+    The facts are those of ``symbol``, and are refused in the same cases; also ``entrywise``, f(S)^T = f(S^T), which
+    only a function of one argument, of the shape of its argument and without other facts can be (ValueError).
     """
     known = declared(name, facts)
 
@@ -491,7 +526,8 @@ def diagonal(v: Word, invertible: bool = False, formal: bool = False) -> Word:
     if lead is not None and "diagonal" in lead.facts:
         rest = Word(lead.cols, v.cols, ((word[1:], k) for word, k in v.terms))
         return Word(lead.rows, lead.cols, [((lead,), 1)]) @ diagonal(rest, invertible, formal)
-    return opaque("diag", cols=v.rows, diagonal=True, invertible=invertible, formal=formal)(v)
+    facts = OF_COLUMN | declared("diag", {"diagonal": True, "invertible": invertible, "formal": formal})
+    return Word(v.rows, v.rows, [((Letter("diag", v.rows, v.rows, (v,), facts),), 1)])
 
 
 def identity(size: str) -> Word:

@@ -47,7 +47,7 @@ from sympy.matrices.expressions import Inverse, MatrixExpr, Transpose
 
 from qkvtheory import words
 from qkvtheory.errors import HypothesisError
-from qkvtheory.words import FACTS, Annihilates, Letter, Word
+from qkvtheory.words import FACTS, OF_COLUMN, Annihilates, Letter, Word
 
 KNOWN = {
     "invertible": Q.invertible,
@@ -56,7 +56,9 @@ KNOWN = {
     "diagonal": Q.diagonal,
     "full row rank": Q.fullrank,
 }
-FACT_OF = {predicate: fact for fact, predicate in KNOWN.items()} | {Predicate(f): f for f in FACTS - set(KNOWN)}
+FACT_OF = {predicate: fact for fact, predicate in KNOWN.items()} | {
+    Predicate(f): f for f in (FACTS | OF_COLUMN) - set(KNOWN)
+}
 ANNIHILATES = Predicate("annihilates")
 
 

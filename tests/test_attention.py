@@ -71,6 +71,9 @@ def test_exact_patterns_by_hand():
     scores = np.array([[Fraction(0), Fraction(1), Fraction(-1)]], dtype=object)
     assert base_two(scores)[0].tolist() == [Fraction(2, 7), Fraction(4, 7), Fraction(1, 7)]
     assert base_two(scores, np.array([[True, True, False]]))[0].tolist() == [Fraction(1, 3), Fraction(2, 3), 0]
+    for wrong in (Fraction(1, 2), Fraction(-14, 5), 0.5):
+        with pytest.raises(ValueError, match="whole scores only"):
+            base_two(np.array([[Fraction(1), wrong]], dtype=object))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from qkvtheory import (
     Attention,
+    ConditionWarning,
     Heads,
+    HypothesisError,
     Network,
     causal,
     change_basis,
@@ -177,3 +179,61 @@ def test_all_query_projections_of_a_network_become_the_identity(layers, rng):
     for b in new.blocks:
         assert (np.eye(4) == b.attention.W_Q).all(), "exactly I, as reparametrize promises"
     assert new.readout is old.readout
+
+
+# -- heads in one basis ------------------------------------------------------------------------------------------------
+
+
+def blockwise(rng, d: int = 4, heads: int = 2) -> np.ndarray:
+    """An invertible block for each head."""
+    width = d // heads
+    turn = np.zeros((d, d))
+    for h in range(heads):
+        turn[h * width : (h + 1) * width, h * width : (h + 1) * width] = conditioned(rng, width, 3)
+    return turn
+
+
+@pytest.mark.parametrize("cond", [1, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_heads_that_span_the_same_spaces_take_shared_queries(cond, dtype, layer, rng):
+    cond = min(cond, np.finfo(dtype).eps ** -0.4)
+    shared, x = conditioned(rng, 4, cond).astype(dtype), rng.normal(size=(3, 4)).astype(dtype)
+    W = {f"W_{c}": rng.normal(size=(4, 4)).astype(dtype) for c in "KVO"}
+    rows = {f"b_{c}": rng.normal(size=(1, 4)).astype(dtype) for c in "VO"}
+    a = layer(W_Q=shared @ blockwise(rng).astype(dtype), **W, **rows)
+    new = gauge.align_heads(a, shared)
+    assert new.W_Q is shared
+    assert error(new(x), a(x)) < SLACK * np.finfo(dtype).eps * cond
+    assert new.b_O is a.b_O and new.b_V is a.b_V and new.W_O is a.W_O
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_head_that_leaves_its_space_by_more_than_rounding_is_refused(scale, layer, rng):
+    """1e-12 of the largest entry is thousands of roundings, 1e-15 a few."""
+    turn = blockwise(rng)
+    for share, fine in ((1e-15, True), (1e-12, False)):
+        mixed = turn.copy()
+        mixed[0, 3] = share * np.abs(turn).max()
+        a = layer(W_Q=scale * mixed)
+        if fine:
+            assert gauge.align_heads(a, np.eye(4)).b_O is None
+            continue
+        with pytest.raises(HypothesisError) as refusal:
+            gauge.align_heads(a, np.eye(4))
+        assert refusal.value.hypothesis == "same head spaces"
+
+
+def test_nearly_singular_shared_queries_excuse_no_mixture(layer, rng):
+    with pytest.warns(ConditionWarning), pytest.raises(HypothesisError, match="leaves the space"):
+        gauge.align_heads(layer(), np.diag([1.0, 1, 1, 1e-15]))
+
+
+def test_exact_heads_are_compared_exactly(layer):
+    whole = {f"W_{c}": np.array([[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 7]], dtype=object) for c in "QKVO"}
+    shared = np.array([[1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]], dtype=object)
+    turned = gauge.align_heads(layer(**whole | {"W_Q": shared @ whole["W_Q"]}), shared)
+    assert (whole["W_K"] @ whole["W_Q"].T == turned.W_K).all()
+    mixed = whole["W_Q"].copy()
+    mixed[3, 0] = Fraction(1, 10**30)
+    with pytest.raises(HypothesisError, match="leaves the space"):
+        gauge.align_heads(layer(**whole | {"W_Q": shared @ mixed}), shared)

@@ -59,12 +59,66 @@ def test_the_default_is_a_skip_around_attention_only(parts):
     np.testing.assert_array_equal(Block(a, mlp)(x), mlp(x + a(x)))
 
 
+def test_a_learned_skip_acts_on_the_right(parts, rng):
+    a, mlp, x = parts
+    A, B = rng.normal(size=(2, 4, 4))
+    y = x @ A + a(x)
+    np.testing.assert_array_equal(Block(a, mlp, A, B)(x), y @ B + mlp(y))
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_parallel_sublayers_read_one_input(skip, parts):
+    """Each through its own norm."""
+    a, mlp, x = parts
+    b = Block(a, mlp, skip, attention_norm=lambda x: 2 * x, mlp_norm=lambda x: x - 1, parallel=True)
+    np.testing.assert_array_equal(b(x), (x if skip else 0) + (a(2 * x) + mlp(x - 1)))
+
+
+def test_cross_attention_reads_the_memory_between_the_two(parts, layer, rng):
+    a, mlp, x = parts
+    far, memory = replace(a, b_O=None), rng.normal(size=(5, 4))
+    b = Block(a, mlp, True, True, attention_norm=lambda x: 2 * x, mlp_norm=lambda y: y - 1, cross=far)
+    y = x + a(2 * x)
+    y = y + far(2 * y, memory)
+    np.testing.assert_array_equal(b(x, memory), y + mlp(y - 1))
+    np.testing.assert_array_equal(
+        replace(b, attention_skip=False, mlp_skip=False)(x, memory), mlp(far(2 * a(2 * x), memory) - 1)
+    )
+
+
+@pytest.mark.parametrize("skip", [1, 0, 1.0, None, np.True_, np.float64(1), np.array(True)], ids=repr)
+@pytest.mark.parametrize("name", ["attention_skip", "mlp_skip"])
+def test_a_skip_that_only_equals_true_is_refused(name, skip, parts):
+    with pytest.raises(TypeError, match=f"{name} must be True, False or a d x d matrix, not"):
+        Block(*parts[:2], **{name: skip})
+
+
+def test_parallel_blocks_have_no_state_between(parts):
+    a, mlp, _ = parts
+    for skip in (True, np.eye(4)):
+        with pytest.raises(ValueError, match="one skip, attention_skip"):
+            Block(a, mlp, True, skip, parallel=True)
+    with pytest.raises(ValueError, match="cross"):
+        Block(a, mlp, parallel=True, cross=a)
+
+
 def test_network(parts, rng):
     a, mlp, _ = parts
     E, P, U, tokens = (rng.normal(size=s) for s in ((7, 4), (3, 4), (4, 7), (3, 7)))
     b = Block(a, mlp)
     np.testing.assert_array_equal(Network(E, [b, b], U, P)(tokens), b(b(tokens @ E + P)) @ U)
     np.testing.assert_array_equal(Network(E, [], U)(tokens), tokens @ E @ U)
+    np.testing.assert_array_equal(Network(E, [b])(tokens), b(tokens @ E) @ E.T)
+    normed = Network(E, [b], U, norm=lambda x: x - 1)
+    np.testing.assert_array_equal(normed(tokens), (b(tokens @ E) - 1) @ U)
+    np.testing.assert_array_equal(normed.stream(tokens), b(tokens @ E))
+
+
+def test_every_block_of_a_network_reads_the_memory(parts, rng):
+    a, mlp, _ = parts
+    E, U, tokens, memory = (rng.normal(size=s) for s in ((7, 4), (4, 7), (3, 7), (5, 4)))
+    b = Block(a, mlp, cross=a)
+    np.testing.assert_array_equal(Network(E, [b, b], U)(tokens, memory), b(b(tokens @ E, memory), memory) @ U)
 
 
 def test_layers_are_immutable(parts):

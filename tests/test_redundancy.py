@@ -48,6 +48,14 @@ def test_the_scale_of_a_relu_neuron_is_redundant():
     assert functional_dimension(lambda a, b: np.tanh(INPUTS @ a) @ b, drawn(*shapes)).rank == 18
 
 
+def test_the_rank_is_read_off_the_largest_gap():
+    """What stands far above rounding, but far below the rest, is noise of the function and does not count."""
+    slope = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1e-11]])
+    found = functional_dimension(lambda a: slope @ a, [np.ones(3)])
+    assert found.rank == 2
+    assert 1e10 < found.gap < 1e12
+
+
 def test_too_few_outputs_are_refused():
     with pytest.raises(ValueError, match="give the function more inputs"):
         functional_dimension(lambda a: INPUTS[:2] @ a, drawn((4, 2)))

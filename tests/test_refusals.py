@@ -302,6 +302,64 @@ def test_eliminating_queries_looks_at_the_whole_network(changes, attention, hypo
     assert refusal.value.hypothesis == hypothesis
 
 
+ALIGN_REFUSED = {
+    "grouped keys": (NARROW, "multi-head attention", "share a key head"),
+    "RoPE": ({"core": Heads(2, rotate=rope(3, 2))}, "bare scores", "RoPE"),
+    "a norm of queries": ({"core": Heads(2, norm_q=rms_norm())}, "bare scores", "QK-norm"),
+    "a norm of keys": ({"core": Heads(2, norm_k=rms_norm())}, "bare scores", "QK-norm"),
+    "a bias on queries": ({"b_Q": np.ones((1, 4))}, "bare scores", "a bias on queries or keys"),
+    "a bias on keys": ({"b_K": np.ones((1, 4))}, "bare scores", "a bias on queries or keys"),
+    "a wide W_Q": ({"W_Q": np.ones((4, 6)), "W_K": np.ones((4, 6))}, "square", "W_Q is 4 x 6"),
+    "a narrow W_Q": ({"W_Q": np.ones((4, 2)), "W_K": np.ones((4, 2))}, "square", "W_Q is 4 x 2"),
+    "other spaces": ({}, "same head spaces", "leaves the space"),
+    "NaN in W_K": ({"W_K": BASIS * np.nan}, "finite", "W_K"),
+    "float32 W_Q": ({"W_Q": BASIS.astype(np.float32)}, "one kind of number", "W_Q"),
+}
+
+
+@pytest.mark.parametrize(("changes", "hypothesis", "says"), ALIGN_REFUSED.values(), ids=ALIGN_REFUSED)
+def test_aligning_heads_refuses(changes, hypothesis, says, layer):
+    """Every W_Q but that of other spaces is one that would do."""
+    fitting = {"W_Q": BASIS} if hypothesis != "same head spaces" else {}
+    with pytest.raises(HypothesisError, match=says) as refusal:
+        gauge.align_heads(layer(**fitting | changes), BASIS)
+    assert refusal.value.hypothesis == hypothesis
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_norm_before_the_mlp_sees_what_the_mlp_reads(parallel, rng):
+    """Of a parallel block that is the state it enters, whatever it writes in."""
+    b = block(rng, attention_skip=False, parallel=parallel, mlp_norm=rms_norm())
+    entered = dict(enter=BASIS, leave=None)
+    for bases in (entered, {"enter": None, "leave": BASIS}):
+        if parallel and bases is entered:
+            with pytest.raises(HypothesisError, match="a norm stands before the MLP") as refusal:
+                rebase(b, **bases)
+            assert refusal.value.hypothesis == "no norm"
+        else:
+            rebase(b, **bases)
+
+
+def test_a_parallel_block_with_a_skip_has_one_basis(rng):
+    b = block(rng, parallel=True)
+    with pytest.raises(HypothesisError, match="attention and MLP") as refusal:
+        rebase(b, BASIS, 2 * BASIS)
+    assert refusal.value.hypothesis == "one basis"
+    assert rebase(b, BASIS, BASIS.copy()).attention_skip is True
+
+
+def test_constructions_take_layers(rng):
+    b = block(rng)
+    for ask, says in (
+        (lambda: rebase(b.attention, BASIS, BASIS), "the block must be of type Block, not Attention"),
+        (lambda: rebase(replace(b, mlp=None), BASIS, BASIS), "the MLP of the block must be of type MLP"),
+        (lambda: change_basis(b, BASIS), "the sublayer must be of type Attention, not Block"),
+        (lambda: gauge.align_heads(None, BASIS), "the sublayer must be of type Attention, not NoneType"),
+    ):
+        with pytest.raises(TypeError, match=says):
+            ask()
+
+
 def test_eliminating_queries_refuses_two_queries_joined_by_skips(rng):
     with pytest.raises(HypothesisError) as refusal:
         stacks.eliminate_queries(Network(np.eye(4), [block(rng, mlp_skip=True), block(rng)], np.eye(4)))

@@ -117,7 +117,7 @@ def test_no_layer_chosen_changes_nothing(rng):
 
 @st.composite
 def any_network(draw):
-    """A network of mixed topologies, some blocks parallel, some skips learned."""
+    """A network of mixed topologies, some blocks parallel (these have one skip), some skips learned."""
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     learned = basis(rng)
     skips = [st.sampled_from([True, False, "learned"])] * 2
@@ -125,7 +125,8 @@ def any_network(draw):
     for _ in range(draw(st.integers(1, 5))):
         topology = tuple(learned if s == "learned" else s for s in draw(st.tuples(*skips)))
         heads = Heads(2, **draw(st.sampled_from([{}, {"mask": causal(TOKENS)}, {"rotate": rope(TOKENS, D // 2)}])))
-        blocks.append(block(rng, topology, heads, parallel=draw(st.booleans())))
+        parallel = draw(st.booleans())
+        blocks.append(block(rng, (topology[0], False) if parallel else topology, heads, parallel=parallel))
     return replace(network(rng), blocks=blocks), rng
 
 
@@ -239,6 +240,38 @@ def test_memory(rng):
     assert error(stacks.carry(old, bases)(t, memory), old(t, memory)) < CLOSE
 
 
+def decoder(rng: np.random.Generator, topology: tuple[Any, Any] = TA, **options: Any) -> Network:
+    """Two blocks with cross-attention to a memory that is wider than the stream."""
+    wide = {name: matrix(rng, D + 3) for name in ("W_K", "W_V")}
+    blocks = [block(rng, topology, cross=replace(block(rng).attention, **wide), **options) for _ in range(2)]
+    return replace(network(rng), blocks=blocks)
+
+
+@pytest.mark.parametrize("topology", ELIMINABLE.values(), ids=ELIMINABLE)
+def test_a_memory_of_another_width(topology, rng):
+    """It keeps its basis, or takes one of its own size."""
+    old, t, memory, phi = (
+        decoder(rng, topology),
+        tokens(rng),
+        rng.normal(size=(4, D + 3)),
+        conditioned(rng, D + 3, COND),
+    )
+    new = stacks.eliminate(old)
+    assert error(new(t, memory), old(t, memory)) < CLOSE
+    assert new.blocks[0].cross.W_K is old.blocks[0].cross.W_K
+    theta = basis(rng)
+    assert error(stacks.conjugate(old, theta, phi)(t, memory @ phi), old(t, memory)) < CLOSE
+
+
+def test_a_norm_may_stand_where_no_basis_changes(rng):
+    """Before attention and cross-attention of one layer, while the MLP's state of another takes a basis."""
+    normed = replace(block(rng, T0, attention_norm=rms_norm(), mlp_norm=rms_norm()), cross=block(rng).attention)
+    old, t, memory = network(rng, T0, T0), tokens(rng), rng.normal(size=(4, D))
+    old = replace(old, blocks=[normed, old.blocks[1]])
+    for new in (stacks.carry(old, [None, None, basis(rng), None, None]), stacks.eliminate(old, layers=[1])):
+        assert error(new(t, memory), old(t, memory)) < CLOSE
+
+
 @pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=TOPOLOGIES)
 def test_a_block_in_several_places_stays_one_object(topology, rng):
     one = block(rng, topology)
@@ -257,6 +290,17 @@ def test_one_block_in_two_bases_becomes_two(rng):
     assert new.blocks[0] is not new.blocks[1]
 
 
+def test_one_block_with_two_bases_between_becomes_two(rng):
+    """Alike where it is entered and left, different only between attention and MLP."""
+    one, theta = block(rng, T0), basis(rng)
+    old, t = replace(network(rng), blocks=[one, one]), tokens(rng)
+    bases = [theta, basis(rng), theta, basis(rng), theta]
+    new = stacks.carry(old, bases)
+    assert error(new(t), old(t)) < CLOSE
+    for b, middle in zip(new.blocks, bases[1::2], strict=True):
+        np.testing.assert_array_equal(b.attention.W_O, one.attention.W_O @ middle)
+
+
 # -- segments ----------------------------------------------------------------------------------------------------------
 
 BESIDE = Block(None, None, True, False, parallel=True)  # type: ignore[arg-type]
@@ -266,7 +310,7 @@ SEGMENTS = {
     "around the MLP": ([TM, TM], [[0], [1, 2], [3, 4]]),
     "both": ([T2, T2], [[0, 1, 2, 3, 4]]),
     "one of each": ([TA, T2, T0], [[0, 1], [2, 3, 4], [5], [6]]),
-    "learned": ([("A", True)], [[0], [1, 2]]),
+    "learned": ([(np.eye(2), True)], [[0], [1, 2]]),
     "nothing": ([], [[0]]),
 }
 
@@ -291,6 +335,19 @@ def test_long_skips_join_segments():
     assert stacks.segments(net, [(0, 2), (2, 4), (1, 3)]) == [[0, 2, 4], [1, 3]]
     assert stacks.segments(net, [(1, 1)]) == stacks.segments(net)
     assert stacks.free_bases(skeleton([TA, TA]), [(0, 4)]) == 2
+
+
+@pytest.mark.parametrize("pair", [(0, 5), (-1, 0), (7, 9), (0, "2")])
+def test_a_long_skip_joins_states_that_exist(pair):
+    with pytest.raises(ValueError, match="there is no state"):
+        stacks.segments(skeleton([T0, T0]), [pair])
+    with pytest.raises(ValueError, match="there is no state"):
+        stacks.free_bases(skeleton([T0, T0]), [pair])
+
+
+def test_a_parallel_block_has_no_state_to_join():
+    with pytest.raises(ValueError, match="there is no state 1"):
+        stacks.segments(Network(None, [BESIDE]), [(0, 1)])
 
 
 # -- ties --------------------------------------------------------------------------------------------------------------
@@ -324,6 +381,21 @@ def test_learned_skips_become_identities(rng):
     assert error(new(t), old(t)) < CLOSE
     kinds = [(b.attention_skip, b.mlp_skip) for b in new.blocks]
     assert kinds == [(True, True), (False, False), (True, True), (True, True)]
+
+
+def test_a_parallel_block_hands_on_the_learned_skips_after_it(rng):
+    first = block(rng, (basis(rng), False), parallel=True)
+    old, t = replace(network(rng), blocks=[first, block(rng, (basis(rng), True))]), tokens(rng)
+    new = stacks.remove_learned_skips(old)
+    assert error(new(t), old(t)) < CLOSE
+    assert [(b.attention_skip, b.mlp_skip) for b in new.blocks] == [(True, False), (True, True)]
+
+
+def test_states_before_a_missing_skip_stay_as_they_are(rng):
+    old = network(rng, (False, True), (basis(rng), False))
+    new = stacks.remove_learned_skips(old)
+    assert new.embedding is old.embedding and new.blocks[0].attention.W_Q is old.blocks[0].attention.W_Q
+    assert new.blocks[0].mlp.W_up is not old.blocks[0].mlp.W_up
 
 
 def test_output_projections_go_into_the_mlp(rng):
@@ -414,6 +486,59 @@ REFUSED: dict[str, tuple[str, Any]] = {
         "no norm",
         lambda n, r: stacks.merge_outputs(with_block(network(r, T0), mlp_norm=rms_norm())),
     ),
+    "outputs merged beside a learned skip": (
+        "no skip",
+        lambda n, r: stacks.merge_outputs(network(r, (basis(r), False))),
+    ),
+    "outputs merged before a learned skip": (
+        "no skip",
+        lambda n, r: stacks.merge_outputs(network(r, (False, basis(r)))),
+    ),
+    "not a number in a merged W_O": (
+        "finite",
+        lambda n, r: stacks.merge_outputs(with_attention(network(r, T0), W_O=np.full((D, D), np.nan))),
+    ),
+    "integers in a merged W_O": (
+        "real numbers",
+        lambda n, r: stacks.merge_outputs(with_attention(network(r, T0), W_O=np.eye(D, dtype=int))),
+    ),
+    "a bias of another width in a merged block": (
+        "shapes agree",
+        lambda n, r: stacks.merge_outputs(with_attention(network(r, T0), b_O=np.ones((1, 1)))),
+    ),
+    "a norm before cross-attention, Y in another basis": (
+        "no norm",
+        lambda n, r: stacks.eliminate(
+            replace(n, blocks=[block(r, TM, attention_norm=rms_norm(), cross=block(r).attention), block(r, TM)]),
+            layers=[1],
+        ),
+    ),
+    "a norm before cross-attention, Y alone in another basis": (
+        "no norm",
+        lambda n, r: stacks.carry(
+            replace(n, blocks=[block(r, T0, attention_norm=rms_norm(), cross=block(r).attention)]),
+            [None, basis(r), None],
+        ),
+    ),
+    "a norm before the MLP of a parallel block": (
+        "no norm",
+        lambda n, r: stacks.eliminate(network(r, T0, parallel=True, mlp_norm=rms_norm())),
+    ),
+    "two bases beside the skip of a parallel block": (
+        "one basis",
+        lambda n, r: stacks.carry(network(r, TA, parallel=True), [basis(r), None, basis(r)]),
+    ),
+    "one learned skip around two sublayers": (
+        "one basis",
+        lambda n, r: stacks.carry(
+            with_block(network(r, (basis(r), False)), cross=block(r).attention), [basis(r), basis(r), None]
+        ),
+    ),
+    "a singular basis of the memory": (
+        "invertible",
+        lambda n, r: stacks.conjugate(decoder(r), basis(r), np.diag([1.0] * (D + 2) + [0.0])),
+    ),
+    "a singular basis of a memory that nothing reads": ("invertible", lambda n, r: stacks.conjugate(n, basis(r), FLAT)),
     "a singular learned skip": ("invertible", lambda n, r: stacks.remove_learned_skips(network(r, (FLAT, True), T0))),
 }
 
@@ -433,6 +558,12 @@ BAD_CALLS: dict[str, tuple[str, Any]] = {
     "a layer that is not there": ("there is no layer 2", lambda n: stacks.eliminate(n, layers=[2])),
     "a negative layer": ("there is no layer -1", lambda n: stacks.eliminate(n, layers=[-1])),
     "no blocks": ("no blocks", lambda n: stacks.eliminate(replace(n, blocks=[]))),
+    "no letters": ("which must be", lambda n: stacks.eliminate(n, None)),
+    "a number for a letter": ("which must be", lambda n: stacks.eliminate(n, [0, 1])),
+    "two choices for one layer": (
+        "layer 0 is chosen twice",
+        lambda n: stacks.eliminate(n, ["Q", "K"], layers=[0, 0]),
+    ),
     "a basis too few": ("2 blocks have 5 states, not 4", lambda n: stacks.carry(n, [None] * 4)),
 }
 
@@ -441,6 +572,61 @@ BAD_CALLS: dict[str, tuple[str, Any]] = {
 def test_a_call_that_makes_no_sense_is_named(says, ask, rng):
     with pytest.raises(ValueError, match=says):
         ask(network(rng, TA, TA))
+
+
+@pytest.mark.parametrize("layers", [1, "01", [0.0], [True, False], [None], ["0"], np.array([0.0])])
+def test_layers_are_whole_numbers(layers, rng):
+    with pytest.raises(TypeError, match=r"layers must be whole numbers, such as \[0, 2\], not"):
+        stacks.eliminate(network(rng, TA, TA), layers=layers)
+
+
+@pytest.mark.parametrize("layers", [[1], (1,), {1}, range(1, 2), np.array([1]), iter([1])])
+def test_layers_in_any_collection(layers, rng):
+    new = stacks.eliminate(network(rng, TA, TA), layers=layers)
+    assert [is_identity(b.attention.W_Q) for b in new.blocks] == [False, True]
+
+
+CONSTRUCTIONS: dict[str, Any] = {
+    "carry": lambda n: stacks.carry(n, [None] * 3),
+    "conjugate": lambda n: stacks.conjugate(n, np.eye(D)),
+    "eliminate": stacks.eliminate,
+    "merge_outputs": stacks.merge_outputs,
+    "remove_learned_skips": stacks.remove_learned_skips,
+    "explain": lambda n: stacks.explain(stacks.eliminate, n),
+}
+
+
+@pytest.mark.parametrize("construction", CONSTRUCTIONS.values(), ids=CONSTRUCTIONS)
+def test_what_is_no_network_is_named(construction, rng):
+    whole = block(rng, T0)
+    for layer, says in (
+        (None, "block 0 must be of type Block, not NoneType"),
+        (whole.attention, "block 0 must be of type Block, not Attention"),
+        (replace(whole, attention=None), "the attention of block 0 must be of type Attention, not NoneType"),
+        (replace(whole, mlp=None), "the MLP of block 0 must be of type MLP, not NoneType"),
+    ):
+        with pytest.raises(TypeError, match=says):
+            construction(replace(network(rng), blocks=[layer]))
+    if construction is not CONSTRUCTIONS["conjugate"]:  # that counts the blocks first
+        for wrong in (whole, None):
+            with pytest.raises(TypeError, match="the network must be of type Network, not"):
+                construction(wrong)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_the_refusal_of_a_singular_projection_names_its_block(layer, rng):
+    old = network(rng, TA, TA)
+    blocks = list(old.blocks)
+    blocks[layer] = replace(blocks[layer], attention=replace(blocks[layer].attention, W_K=FLAT))
+    with pytest.raises(HypothesisError, match=f"W_K of block {layer} is singular"):
+        stacks.eliminate(replace(old, blocks=blocks), "K")
+
+
+def test_a_basis_of_the_memory_is_named_as_such(rng):
+    with pytest.raises(HypothesisError, match="memory is 8 x 8 but W_K is 11 x 8"):
+        stacks.conjugate(decoder(rng), basis(rng), np.eye(D))
+    with pytest.raises(HypothesisError, match="middle is 9 x 9 but W_Q is 8 x 8"):
+        stacks.carry(decoder(rng, T0), [None, np.eye(D + 1), None, None, None])
 
 
 def test_shared_matrices_are_one_choice(rng):
@@ -569,3 +755,28 @@ def test_explain_raises_what_the_construction_raises(rng):
     with pytest.raises(HypothesisError) as refusal:
         stacks.explain(stacks.eliminate_queries, network(rng, T2, T2))
     assert refusal.value.hypothesis == "one choice per segment"
+
+
+def test_explain_takes_one_array_for_one_letter(rng):
+    old = network(rng, T2, T2)
+    copied = replace(old.blocks[1].attention, W_Q=old.blocks[0].attention.W_Q.copy())
+    old = replace(old, blocks=[old.blocks[0], replace(old.blocks[1], attention=copied)])
+    with pytest.raises(HypothesisError, match="their matrices are not one array"):
+        stacks.explain(stacks.eliminate_queries, old)
+    with pytest.raises(HypothesisError, match="their matrices differ"):
+        stacks.eliminate_queries(network(rng, T2, T2))
+
+
+def test_explain_takes_a_stream_of_width_one_for_rows():
+    attention, mlp = Attention(Heads(1), *np.ones((4, 1, 1))), MLP(np.tanh, *np.ones((2, 1, 1)))
+    with pytest.raises(HypothesisError) as refusal:
+        stacks.explain(stacks.eliminate_queries, Network(np.ones((7, 1)), [Block(attention, mlp)], np.ones((1, 7))))
+    assert refusal.value.hypothesis == "invertible"
+
+
+def test_explain_needs_arrays_and_a_construction(rng):
+    with pytest.raises(HypothesisError, match=r"W_K\^0 must be an array, not a list") as refusal:
+        stacks.explain(stacks.eliminate_queries, with_attention(network(rng, T0), W_K=np.eye(D).tolist()))
+    assert refusal.value.hypothesis == "matrix"
+    with pytest.raises(TypeError, match="what the construction returns must be of type Network, not NoneType"):
+        stacks.explain(lambda net: None, network(rng, T0))

@@ -301,6 +301,15 @@ def test_a_map_without_such_keys_is_refused(a, hypothesis):
     assert refusal.value.hypothesis == hypothesis
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_keys_of_too_few_dimensions_are_too_close_to_call(seed):
+    """In exact numbers these potentials have an eigenvalue 0, so in floats one of either sign: no keys n x n."""
+    k = np.random.default_rng(seed).normal(size=(4, 2))
+    with pytest.raises(HypothesisError) as refusal:
+        symmetric.keys_for_map(softmax(k @ k.T))
+    assert refusal.value.hypothesis == "conditionally positive definite"
+
+
 @given(seeds, st.integers(1, 9))
 def test_keys_for_a_causal_map_give_it_back(seed, n):
     a = softmax(2 * np.random.default_rng(seed).normal(size=(n, n)), causal(n))
@@ -323,6 +332,25 @@ def test_the_causal_gram_of_whole_numbers_is_exact(seed, n):
     below = np.tril_indices(n, -1)
     assert ((gram - np.diag(gram)[:, None])[below] == logs[below]).all()
     assert np.linalg.eigvalsh(gram.astype(float)).min() > 0
+
+
+@given(seeds, st.integers(2, 6), st.sampled_from([0.5, 2.0, 6.0]))
+def test_every_causal_key_keeps_a_quarter_of_its_own(seed, n, scale):
+    """At least a quarter of its squared length is orthogonal to the keys before it, so the keys stay independent."""
+    logs = scale * np.random.default_rng(seed).normal(size=(n, n))
+    gram = symmetric.causal_gram(logs)
+    assert (np.diag(np.linalg.cholesky(gram)) ** 2 > (1 / 4 - 1e-9) * np.diag(gram)).all()
+
+
+@given(seeds, st.integers(2, 6), st.sampled_from([0.0, 0.1, 1.0, 10.0]))
+def test_the_first_causal_key_is_no_longer_than_needed(seed, n, scale):
+    """The next smaller power of four does not serve; where nothing is asked of the keys the smallest serves at once."""
+    logs = exact(np.rint(scale * np.random.default_rng(seed).normal(size=(n, n))).astype(int).tolist())
+    first = symmetric.causal_gram(logs)[0, 0]
+    if first > 1:
+        assert symmetric.grown(exact([[first / 4]]), logs) is None
+    if not logs.any():
+        assert first == symmetric.causal_gram(exact([[0] * n] * n))[0, 0]
 
 
 def test_looking_back_needs_ever_shorter_keys():
@@ -359,10 +387,18 @@ def test_two_heads_swap_what_one_cannot(partner):
     assert max(symmetric.pair_sums(a).max() for a in (first, second)) <= 1 + 1e-14
 
 
-@pytest.mark.parametrize("partner", [[0, 1], [1, 2, 0], [1, 1], [1, 0, 2]])
+@pytest.mark.parametrize(
+    "partner", [[0, 1], [1, 2, 0], [1, 1], [1, 0, 2], [], [1.0, 0.0], [True, False], [[1, 0]], 1, ["b", "a"], None]
+)
 def test_two_heads_need_an_involution(partner):
     with pytest.raises(HypothesisError, match="involution"):
         symmetric.two_head_keys(partner, 1.0)
+
+
+@pytest.mark.parametrize("length", [np.nan, np.inf, -np.inf])
+def test_keys_have_a_finite_length(length):
+    with pytest.raises(ValueError, match="length must be a finite number"):
+        symmetric.two_head_keys([1, 0], length)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -417,7 +453,7 @@ def test_scores_are_square_and_finite(function):
         function(np.array([[0.0, -np.inf], [0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("law", [[0.5, 0.5, 0.5], [1.0, 0.0], 0.5, [[0.5, 0.5]]])
+@pytest.mark.parametrize("law", [[0.5, 0.5, 0.5], [1.0, 0.0], 0.5, [[0.5, 0.5]], [np.inf, 1.0], [np.nan, 1.0]])
 def test_a_law_has_a_positive_entry_for_every_token(law):
     with pytest.raises(HypothesisError, match="2 positive entries"):
         symmetric.balance_defect(np.full((2, 2), 0.5), law)

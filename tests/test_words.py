@@ -23,6 +23,8 @@ T = symbol("Theta", "d", "d", invertible=True)
 W = symbol("W", "q", "n", full_row_rank=True)
 A = symbol("A", "n", "n", rows_sum_to_one=True)
 V = symbol("v", "n", "1")
+STOCHASTIC = symbol("P", "n", "n", rows_sum_to_one=True, invertible=True)
+ROW = symbol("p", "1", "n", rows_sum_to_one=True)
 
 
 square_words = st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.booleans(), st.booleans()), min_size=1, max_size=4)
@@ -43,6 +45,24 @@ def product_of(choices) -> Word:
 @given(expressions("n", "d", 2), expressions("d", "p", 2), expressions("p", "n", 2))
 def test_products_are_associative(a, b, c):
     assert (a @ b) @ c == a @ (b @ c)
+
+
+maps = st.sampled_from([A, A.mT, STOCHASTIC, STOCHASTIC.mT, STOCHASTIC.inverse(), STOCHASTIC.inverse().mT, softmax(A),
+                        softmax(A).mT, symbol("B", "n", "n"), ones("n") @ ones("n").mT])  # fmt: skip
+
+
+@given(st.lists(maps, min_size=1, max_size=5))
+def test_products_with_columns_and_rows_of_ones_are_associative(factors):
+    """From the left or from the right, and turned around: the same normal form, and the value of what was written."""
+    row = column = identity("n")
+    for f in factors:
+        row, column = row @ f, f.mT @ column
+    left, right = ones("n").mT, ones("n")
+    for f in factors:
+        left, right = left @ f, f.mT @ right
+    assert left == ones("n").mT @ row == right.mT
+    assert right == column @ ones("n") == left.mT
+    assert (evaluate(left) == unrewritten(ones("n").mT, *factors)).all()
 
 
 @given(expressions("n", "d", 2), expressions("n", "d", 2), expressions("d", "p", 2), expressions("p", "n", 2))
@@ -119,7 +139,12 @@ INSTANCES = {
         ((diagonal(exponential(A) @ ones("n")), ones("n")), exponential(A) @ ones("n")),
         ((ones("n").mT, diagonal(exponential(A) @ ones("n"))), ones("n").mT @ exponential(A).mT),
     ],
-    "rule_rows_sum_to_one": [((A, ones("n")), ones("n")), ((softmax(A), ones("n")), ones("n"))],
+    "rule_rows_sum_to_one": [
+        ((A, ones("n")), ones("n")), ((softmax(A), ones("n")), ones("n")),
+        ((ones("n").mT, A.mT), ones("n").mT), ((ones("n").mT, softmax(A).mT), ones("n").mT),
+        ((STOCHASTIC.inverse(), ones("n")), ones("n")), ((ones("n").mT, STOCHASTIC.mT.inverse()), ones("n").mT),
+        ((ROW, ones("n")), identity("1")), ((ones("n").mT, ROW.mT), identity("1")),
+    ],
 }  # fmt: skip
 
 
@@ -143,6 +168,9 @@ def test_every_rule_has_instances():
 def test_what_no_rule_allows_stays():
     assert W.right_inverse() @ W != identity("n")
     assert A.mT @ ones("n") != ones("n")
+    assert ones("n").mT @ A != ones("n").mT
+    wide = symbol("A", "n", "m", rows_sum_to_one=True, full_row_rank=True)
+    assert ones("n").mT @ wide.right_inverse().mT != ones("m").mT
     assert symbol("B", "n", "n") @ ones("n") != ones("n")
     assert D @ annihilator("Z", "d", D) != zero("n", "n")
     assert R.mT != R
@@ -175,6 +203,17 @@ def test_an_entrywise_function_commutes_with_transposition():
         assert function(K @ K.mT).mT == function(K @ K.mT)
         assert same(function(S).mT, function(S.mT)) and not same(function(S).mT, function(S))
     assert opaque("f")(S).mT != opaque("f")(S.mT)
+
+
+def test_what_a_rule_puts_in_cancels_on_both_sides():
+    c, one = symbol("c", "d", "1"), ones("d")
+    D, back = diagonal(T @ c), T.mT.inverse()
+    assert one.mT @ (D @ back) == (one.mT @ D) @ back == c.mT
+    assert (back.mT @ D) @ one == back.mT @ (D @ one) == c
+    P = symbol("P", "d", "d", rows_sum_to_one=True)
+    Z = diagonal(T @ c, invertible=True).inverse()
+    assert (P @ Z) @ (T @ c) == P @ (Z @ (T @ c)) == one
+    assert (T @ c).mT @ (Z @ P.mT) == ((T @ c).mT @ Z) @ P.mT == one.mT
 
 
 def test_a_normalized_kernel_has_rows_that_sum_to_one():
@@ -370,6 +409,42 @@ def test_nobody_else_makes_the_column_of_ones():
     ):
         with pytest.raises(ValueError, match=r"'ones' is the column of ones|all ones"):
             make()
+
+
+def test_nobody_else_makes_a_diagonal_of_a_column():
+    assert diagonal(V).letters() > V.letters()
+    for make in (
+        lambda: symbol("diag", "n", "n"),
+        lambda: symbol("diag", "n", "n", diagonal=True),
+        lambda: opaque("diag", "n", diagonal=True)(V),
+        lambda: annihilator("diag", "n", D),
+        lambda: words.Letter("diag", "n", "n"),
+        lambda: words.Letter("D", "n", "n", (V,), words.OF_COLUMN),
+    ):
+        with pytest.raises(ValueError, match="'diag' is the diagonal matrix of a column; make it with diagonal"):
+            make()
+    for rows, args in (("n", ()), ("n", (D,)), ("d", (V,)), ("n", (V, V))):
+        with pytest.raises(ValueError, match="of one column"):
+            words.Letter("diag", rows, rows, args, words.OF_COLUMN)
+    with pytest.raises(ValueError, match="diagonal of its column"):
+        symbol("D", "n", "n", diagonal_of_its_column=True)
+
+
+def test_only_functions_of_one_argument_are_entrywise():
+    square = symbol("S", "n", "n")
+    for make in (
+        lambda: symbol("A", "n", "n", entrywise=True),
+        lambda: opaque("f", entrywise=True)(square, square),
+        lambda: opaque("f", "n", entrywise=True)(D),
+        *(
+            lambda fact=fact: opaque("f", entrywise=True, **{fact: True})(square)
+            for fact in ("symmetric", "invertible")
+        ),
+        lambda: opaque("f", entrywise=True, rows_sum_to_one=True)(square),
+    ):
+        with pytest.raises(ValueError, match="cannot be entrywise"):
+            make()
+    assert opaque("f", entrywise=True)(D).shape == D.shape
 
 
 def test_the_random_functions_of_the_re_evaluation_see_shapes_and_boundaries():

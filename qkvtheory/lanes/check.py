@@ -97,11 +97,11 @@ def check_symbolic(claim: Claim, result: LaneResult) -> None:
         result.comparisons += seen.count
         if not seen.equal:
             result.fail("the re-evaluation over a prime field disagrees with the normal form")
-    runs = symbolic_runs(claim)
+    runs, world = symbolic_runs(claim), Hashes(next(s for s in EXACT if claim.settings(s)), HASH_SEEDS[0])
     for number in range(len(statement(Words()))):
         chain = calculation(claim, number, runs)
         result.comparisons += len(chain.steps) - 1
-        for step in broken_steps(chain, Hashes(next(s for s in EXACT if claim.settings(s)), HASH_SEEDS[0])):
+        for step in broken_steps(chain, world):
             result.fail(f"step {step} of its calculation fails at a random point of a prime field")
         for hypothesis in {h for step in chain.steps for h in step.needs}:
             broken_without(partial(sides_without, claim, hypothesis, number, runs))

@@ -33,6 +33,13 @@ def evaluate(word: Word, world: Hashes) -> np.ndarray:
 
 
 def value(letter: Letter, world: Hashes) -> np.ndarray:
+    """The matrix of a letter, found once in a world: states of a network stand in those of every later layer."""
+    if letter not in world.values:
+        world.values[letter] = found(letter, world)
+    return world.values[letter]
+
+
+def found(letter: Letter, world: Hashes) -> np.ndarray:
     base = letter.turned(inverted=False, transposed=False)
     matrix = applied(base, world) if base.args else drawn(base, world)
     if letter.inverted:

@@ -11,6 +11,8 @@ P = 2**521 - 1
 class Residue:
     """An element of GF(P). Two different rational functions of degree D agree at a random point with probability
     <= D / P.
+
+    A residue equals every number that it stands for (P - 1 equals -1), and those have different hashes: so it has none.
     """
 
     __slots__ = ("value",)
@@ -38,16 +40,13 @@ class Residue:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Residue:
-        return made(self.value * pow(integer(other), -1, P) % P)
+        return made(self.value * reciprocal(integer(other)) % P)
 
     def __rtruediv__(self, other: Any) -> Residue:
-        return made(integer(other) * pow(self.value, -1, P) % P)
+        return made(integer(other) * reciprocal(self.value) % P)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rational | Residue) and (self.value - integer(other)) % P == 0
-
-    def __hash__(self) -> int:
-        return hash(self.value)
 
     def __repr__(self) -> str:
         return f"Residue({self.value})"
@@ -58,7 +57,7 @@ def integer(x: Any) -> int:
     if x.__class__ is Residue:
         return x.value
     if isinstance(x, Rational):
-        return int(x.numerator) if x.denominator == 1 else int(x.numerator) * pow(int(x.denominator), -1, P)
+        return int(x.numerator) if x.denominator == 1 else int(x.numerator) * reciprocal(int(x.denominator))
     raise TypeError(f"{x!r} is a {type(x).__name__}, which has no residue")
 
 
@@ -67,3 +66,9 @@ def made(value: int) -> Residue:
     residue = Residue.__new__(Residue)
     residue.value = value
     return residue
+
+
+def reciprocal(value: int) -> int:
+    if value % P == 0:
+        raise ZeroDivisionError("division by a residue that is zero modulo 2^521 - 1")
+    return pow(value, -1, P)

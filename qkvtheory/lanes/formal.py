@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -37,6 +37,7 @@ OPTIONS = ("-q", "-w", "-notation-overridden,-ambiguous-paths")
 HERE = ("-Q", ".", "QKV")
 IMPORT = re.compile(r"From QKV Require(?: Import)? ([^.]*)\.")  # the one way in which texts name the proof files
 PART = "(** ** "  # the heading of a part of a proof file; parts start outside sections
+SAID = 25  # wrong variants between two lines of progress
 TIMEOUT = 120  # seconds for one text; all of them take about one
 TIMED_OUT = f"stopped after {TIMEOUT} seconds"
 # Messages about the script rather than the theorem: a variant that ends in one of these tested nothing.
@@ -295,16 +296,20 @@ def available() -> str | None:
 
 
 def check(
-    ids: Sequence[str], code: bridge.Code | None = None, texts: Mapping[str, str] | None = None
+    ids: Sequence[str],
+    code: bridge.Code | None = None,
+    texts: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, FormalResult]:
     """The formal status of each claim.
 
     ``code``: the Python to compare with the proofs (default: the package). ``texts``: the proof files by name (default:
-    those of ``proofs/``). Does not raise: what cannot run here is "not-run", with the reason.
+    those of ``proofs/``). ``say`` is told how far it is. Does not raise: what cannot run here is "not-run", with the
+    reason.
     """
     here, reason = {claim: LEMMAS[claim] for claim in ids if claim in LEMMAS}, available()
     if reason is None:
-        found = Session(texts).results(here, code)
+        found = Session(texts).results(here, code, say)
     else:
         found = {claim: FormalResult("not-run", lemma, reason) for claim, (_, lemma) in here.items()}
     return {claim: found.get(claim) or FormalResult("not-run", "", "no lemma of this name in proofs/") for claim in ids}
@@ -476,19 +481,28 @@ class Session:
         return control.outcome("rejected" if meant else "not-run", first_error(verdict.output)), verdict.seconds
 
     def results(
-        self, claims: Mapping[str, tuple[str, str]], code: bridge.Code | None = None
+        self,
+        claims: Mapping[str, tuple[str, str]],
+        code: bridge.Code | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> dict[str, FormalResult]:
         """Everything that is asked about the given claims (id to file and lemma)."""
+        say("proofs: compiling (the first time takes minutes)")
         compiled = self.library()
         broken = [f"{stem}.v: {first_error(v.output)}" for stem, v in compiled.items() if not v.accepted]
         if broken:
             reason = f"the proofs do not compile: {'; '.join(broken)}"
             return {claim: FormalResult("fail", lemma, reason) for claim, (_, lemma) in claims.items()}
         assumed = self.assumptions([(stem, name) for claim, (stem, _) in claims.items() for name in lemmas_of(claim)])
+        say("proofs: comparing them with the Python")
         bridged = self.bridges((name for claim in claims for name in BRIDGES.get(claim, ())), code)
         wrong = [control for control in controls() if control.claim in claims]
         with ThreadPoolExecutor(self.workers) as pool:
-            tried = list(zip(wrong, pool.map(self.control, wrong), strict=True))
+            tried = []
+            for control, outcome in zip(wrong, pool.map(self.control, wrong), strict=True):
+                tried.append((control, outcome))
+                if len(tried) % SAID == 0:
+                    say(f"proofs: {len(tried)} of {len(wrong)} wrong variants tried")
         found = {}
         for claim, (stem, lemma) in claims.items():
             mine = [outcome for control, outcome in tried if control.claim == claim]

@@ -63,13 +63,18 @@ def lanes_of(claim: Claim) -> tuple[str, ...]:
 
 
 def run(
-    ids: Sequence[str] = (), lanes: Iterable[str] = LANES, progress: Callable[[ClaimReport], None] = lambda report: None
+    ids: Sequence[str] = (),
+    lanes: Iterable[str] = LANES,
+    progress: Callable[[ClaimReport], None] = lambda report: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[ClaimReport]:
-    """Check the named claims (all of them by default). ``progress`` is called as each one is done."""
+    """Check the named claims (all of them by default). ``progress`` is called as each one is done, ``say`` with news
+    of the formal lane, which comes first and takes longest.
+    """
     claims = register()
     chosen, lanes = [claims[i] for i in ids or claims], tuple(lanes)
     wanted = [c.id for c in chosen if "formal" in lanes and c.id in formal.LEMMAS]
-    proved = formal.check(wanted) if wanted else {}
+    proved = formal.check(wanted, say=say) if wanted else {}
     reports = []
     for claim in chosen:
         here = tuple(lane for lane in lanes_of(claim) if lane in lanes)
@@ -257,8 +262,11 @@ def write(path: Path, reports: Sequence[ClaimReport], seconds: float) -> None:
 
 
 def timed_run(
-    ids: Sequence[str], lanes: Iterable[str], progress: Callable[[ClaimReport], None]
+    ids: Sequence[str],
+    lanes: Iterable[str],
+    progress: Callable[[ClaimReport], None],
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[ClaimReport], float]:
     start = time.perf_counter()
-    reports = run(ids, lanes, progress)
+    reports = run(ids, lanes, progress, say)
     return reports, time.perf_counter() - start

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Rational
 from typing import Any
 
 import numpy as np
 
 from qkvtheory import words
-from qkvtheory.attention import base_two, softmax
+from qkvtheory.attention import base_two, softmax, whole
 from qkvtheory.lanes.field import P, Residue
 from qkvtheory.lanes.settings import Setting
 from qkvtheory.linalg import gauss_jordan, identity, rank
@@ -31,6 +32,7 @@ from qkvtheory.positions import rational_rope, rope
 SLACK = 64
 DECIDES = 1e-6  # a comparison with a larger tolerance is no evidence
 EVERYTHING = frozenset({"*"})
+EXACT_NUMBERS = (Fraction, Residue, int)
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,8 @@ class World:
 
     def at_most(self, left: Any, right: Any) -> Comparison:
         """Is every entry on the left at most the one on the right? What it exceeds it by counts as the difference."""
-        excess = np.where(left > right, left, right)
-        return self.compare(excess, right + left * 0)
+        check_shapes(left, right)
+        return self.compare(np.where(left <= right, right, left), right)  # what is no number is not at most anything
 
 
 class Words(World):
@@ -325,7 +327,8 @@ class Exact(Arrays):
         return self.full_row_rank(name, size, size)
 
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> np.ndarray:
-        return of_full_row_rank(type(self), self.setting, self.seed, name, self.sizes[rows], self.sizes[cols])
+        make: Any = type(self)
+        return of_full_row_rank(make, self.setting, self.seed, name, self.sizes[rows], self.sizes[cols])
 
     def singular(self, name: str, size: str) -> tuple[np.ndarray, np.ndarray]:
         basis = self.invertible(name, size)
@@ -357,13 +360,14 @@ class Exact(Arrays):
         return np.frompyfunc(lambda s: power(base, s), 1, 1)(scores)
 
     def compare(self, left: np.ndarray, right: np.ndarray) -> Comparison:
+        check_exact(left, right)
         return Comparison(bool((left == right).all()), int(left.size), 0.0)
 
 
 @lru_cache(maxsize=1024)
-def of_full_row_rank(kind: type[Exact], setting: Setting, seed: int, name: str, rows: int, cols: int) -> np.ndarray:
+def of_full_row_rank(make: Any, setting: Setting, seed: int, name: str, rows: int, cols: int) -> np.ndarray:
     """The first draw of this name that has full row rank."""
-    draws = (kind(setting, seed).draw(f"{name}{attempt or ''}", rows, cols) for attempt in range(100))
+    draws = (make(setting, seed).draw(f"{name}{attempt or ''}", rows, cols) for attempt in range(100))
     return next(a for a in draws if rank(a) == rows)
 
 
@@ -374,8 +378,9 @@ class Fractions(Exact):
         return Fraction(integer)
 
     def compare(self, left: np.ndarray, right: np.ndarray) -> Comparison:
-        gap = max((abs(x) for x in (left - right).ravel()), default=0)
-        scale = max((abs(x) for x in right.ravel()), default=0) or 1
+        check_exact(left, right)
+        gap = max(abs(x) for x in (left - right).ravel())
+        scale = max(abs(x) for x in right.ravel()) or 1
         return Comparison(gap == 0, int(left.size), float(Fraction(gap) / Fraction(scale)))
 
 
@@ -405,6 +410,10 @@ class Hashes(Exact):
     """
 
     lane = "re-evaluation"
+
+    def __init__(self, setting: Setting, seed: int = 0):
+        super().__init__(setting, seed)
+        self.values: dict[words.Letter, np.ndarray] = {}  # what ``evaluate`` found
 
     def number(self, integer: int) -> Residue:
         return Residue(integer)
@@ -451,13 +460,32 @@ def hashed(key: str, rows: int, cols: int) -> np.ndarray:
     return entries
 
 
+def check_shapes(left: Any, right: Any) -> None:
+    """Two sides of an equation have one shape: arrays of different shapes would be stretched to fit. And entries."""
+    if left.shape != right.shape:
+        raise ValueError(f"the two sides have different shapes, {left.shape} and {right.shape}")
+    if not left.size:
+        raise ValueError(f"both sides are {left.shape} and have no entries, so there is nothing to compare")
+
+
+def check_exact(left: np.ndarray, right: np.ndarray) -> None:
+    """Also, they hold exact numbers: a float proves nothing there, and one that is nan would equal anything."""
+    check_shapes(left, right)
+    for side in (left, right):
+        wrong = next(
+            (x for x in side.ravel() if x.__class__ not in EXACT_NUMBERS and not isinstance(x, Rational)), None
+        )
+        if wrong is not None:
+            raise ValueError(f"an exact lane compares fractions or residues, not {wrong!r} ({type(wrong).__name__})")
+
+
 def power(base: Any, exponent: Any) -> Any:
     """base^exponent for a whole exponent; a residue stands for the integer nearest zero."""
     if isinstance(exponent, Residue):
-        whole = exponent.value if exponent.value < P // 2 else exponent.value - P
+        k = exponent.value if exponent.value < P // 2 else exponent.value - P
     else:
-        whole = int(exponent)
-    return base**whole if isinstance(base, Fraction) else Residue(pow(base.value, whole, P))
+        k = whole(exponent)
+    return base**k if isinstance(base, Fraction) else Residue(pow(base.value, k, P))
 
 
 class Floats(Arrays):
@@ -514,6 +542,7 @@ class Floats(Arrays):
     def compare(self, left: np.ndarray, right: np.ndarray) -> Comparison:
         if self.tolerance > DECIDES:
             raise ValueError(f"a tolerance of {self.tolerance:.1e} decides nothing; it belongs in the error ladder")
+        check_shapes(left, right)
         scale = float(np.abs(right).max()) or 1.0
         size = float(np.abs(left - right).max()) / scale
         return Comparison(size <= self.tolerance, int(right.size), size, self.tolerance)

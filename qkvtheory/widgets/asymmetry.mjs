@@ -110,7 +110,7 @@ export function verdicts(f) {
     skew: one(f.symmetricMap, "\u2713 zero", `largest ${num(maxAbs(f.skew))}`),
     cycles: one(f.reversible, "\u2713 balanced: reversible", f.causal ? "\u2014 no way back: not reversible" : "\u2717 not reversible"),
     eigenvalues: one(f.inside, "\u2713 real, in [0, 1]", f.complex ? `\u2717 ${f.complex} are complex` : "\u2717 real, but below 0"),
-    pairs: one(!over, "\u2713 no pair crosses", over === 1 ? "\u2717 1 pair crosses" : `\u2717 ${over} pairs cross`),
+    pairs: f.causal ? ["none", "\u2013 one-sided: the bound says nothing here"] : one(!over, "\u2713 no pair crosses", over === 1 ? "\u2717 1 pair crosses" : `\u2717 ${over} pairs cross`),
   };
 }
 
@@ -141,7 +141,7 @@ function turning(f, size) {
 }
 
 function dot(el, holds, x, y) {
-  put(el, "data-state", holds ? "yes" : "no");
+  put(el, "data-state", holds);
   put(el, "cx", x);
   put(el, "cy", y);
 }
@@ -169,10 +169,12 @@ function paint(part, state) {
     write(el.lastElementChild, text);
   }
   f.eigenvalues.forEach((value, i) => {
-    dot(part("eigenvalue", i), f.contains(value), (110 + 90 * value[0]).toFixed(1), (110 - 90 * value[1]).toFixed(1));
+    dot(part("eigenvalue", i), f.contains(value) ? "yes" : "no", (110 + 90 * value[0]).toFixed(1), (110 - 90 * value[1]).toFixed(1));
   });
   const square = ([, a, b]) => [(30 + 180 * a).toFixed(1), (190 - 180 * b).toFixed(1)];
-  for (const pair of f.pairs) dot(part("pair", ...pair[0]), !crosses(pair), ...square(pair));
+  for (const pair of f.pairs) {
+    dot(part("pair", ...pair[0]), f.causal ? "none" : crosses(pair) ? "no" : "yes", ...square(pair));
+  }
   const [pair, a, b] = f.largest, name = part("pair name");
   put(name, "transform", `translate(${(30 + 180 * a + (a < 0.5 ? 9 : -9)).toFixed(1)} ${(194 - 180 * b).toFixed(1)})`);
   put(name, "class", a < 0.5 ? "name " : "name end");

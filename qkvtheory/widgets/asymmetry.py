@@ -51,9 +51,9 @@ def check_state(**given: Any) -> State:
     """The full state, with defaults for what was not given, as JSON values.
 
     ``tokens`` 3 to 6 rows of 2 numbers; ``mode`` "q=k" (queries are keys, x W_K) or "qkv"; ``correction`` "none",
-    "key-bias", "rope", "linear" or "cubic" (a relative bias); ``temperature`` from -3 to 3, the factor on the scores
-    before the correction; ``causal`` a boolean; ``W_Q``, ``W_K`` 2 x 2. Entries of tokens and weights lie between -2
-    and 2, so that no attention underflows. Raises ValueError naming what is wrong.
+    "key-bias", "rope", "linear" or "cubic" (a relative bias); ``temperature`` from -3 to 3, the scale s of the scores: it
+    multiplies them before the correction; ``causal`` a boolean; ``W_Q``, ``W_K`` 2 x 2. Entries of tokens and weights
+    lie between -2 and 2, so that no attention underflows. Raises ValueError naming what is wrong.
 
     >>> check_state(mode="qkv")["mode"]
     'qkv'
@@ -241,7 +241,7 @@ def about_pairs(f: Facts) -> str:
 
 
 def verdicts(f: Facts) -> dict[str, tuple[str, str]]:
-    """Under each picture: does it show what queries equal to keys entail ("yes" or "no"), and in a few words."""
+    """Under each picture: does it show what queries equal to keys entail ("yes", "no", "none": no say), in words."""
     over = [pair for pair in f.pairs if crosses(*pair[1:])]
     skew = num(float(np.abs(f.skew).max()))
     if f.causal:
@@ -256,7 +256,7 @@ def verdicts(f: Facts) -> dict[str, tuple[str, str]]:
         "skew": mark(f.symmetric_map, "✓ zero", f"largest {skew}"),
         "cycles": mark(f.reversible, flow, flow),
         "eigenvalues": mark(f.inside, values, values),
-        "pairs": mark(not over, apart, apart),
+        "pairs": ("none", "– one-sided: the bound says nothing here") if f.causal else mark(not over, apart, apart),
     }
 
 
@@ -279,7 +279,7 @@ def still(state: State) -> str:
     rows = f'qkv-row qkv-maps" style="--tokens:{n};--phone:{2 * n if n < 5 else n}'
     tags = {name: tag(name, *verdict) for name, verdict in said.items()}
     return (
-        '<p class="qkv-lead"><b>Make queries equal to keys: what is lost, and what brings it back?</b> Drag a token '
+        '<p class="qkv-lead"><b>Queries equal to keys: what is lost, and what brings it back?</b> Drag a token '
         "(or focus one and use the arrow keys), and choose how the scores are made.</p>"
         '<div class="qkv-pair">'
         + panel(
@@ -338,9 +338,10 @@ def controls(state: State) -> str:
         '<fieldset class="qkv-controls" data-part="controls" disabled><legend>How the scores are made</legend>'
         + choice("queries and keys", "mode", MODES)
         + choice("correction", "correction", CORRECTIONS)
-        + f'<label class="qkv-range"><span>temperature <b data-part="size">{signed(state["temperature"])}</b></span>'
-        f'<input type="range" min="-{HOT}" max="{HOT}" step="0.1" value="{state["temperature"]:g}" '
-        f'data-part="temperature" aria-valuetext="{signed(state["temperature"])}">'
+        + '<label class="qkv-range"><span>scale of the scores, <i>s</i> = '
+        f'<b data-part="size">{signed(state["temperature"])}</b></span>'
+        f'<input type="range" min="-{HOT}" max="{HOT}" step="0.1" '
+        f'value="{state["temperature"]:g}" data-part="temperature" aria-valuetext="{signed(state["temperature"])}">'
         f'<span class="qkv-ticks" aria-hidden="true"><span>−{HOT}</span><span>0</span><span>{HOT}</span></span></label>'
         f'<div class="qkv-last"><label class="qkv-switch"><input type="checkbox" role="switch" data-part="causal"{on}>'
         "<span>causal mask</span></label>"
@@ -361,8 +362,7 @@ def formula(state: State) -> str:
 
     bias = ", ".join(map(signed, KEY_BIAS[: len(state["tokens"])]))
     return (
-        '<p class="qkv-formula"><i>S<sub>ij</sub></i> = '
-        f'<b data-part="term size">{signed(state["temperature"])}</b> · '
+        '<p class="qkv-formula"><i>S<sub>ij</sub></i> = <i>s</i> · '
         + part("k", same, f"{K}<sub><i>i</i></sub>")
         + part("q", not same, f"{Q}<sub><i>i</i></sub>")
         + part("rope", used == "rope", " <i>R<sub>i−j</sub></i>")
@@ -370,7 +370,7 @@ def formula(state: State) -> str:
         + part("key-bias", used == "key-bias", f" + <i>c<sub>j</sub></i>, with <i>c</i> = ({bias})")
         + part("linear", used == "linear", f" + {LINEAR:g} (<i>j</i> − <i>i</i>)")
         + part("cubic", used == "cubic", f" + {CUBIC:g} (<i>j</i> − <i>i</i>)<sup>3</sup>")
-        + "</p>"
+        + f', <i>s</i> = <b data-part="term size">{signed(state["temperature"])}</b></p>'
     )
 
 
@@ -476,7 +476,8 @@ def pair_square(f: Facts, tags: dict[str, str]) -> str:
     return panel(
         "Pairs of tokens",
         noted("One dot each: how much the two look at each other; on the line, 1 in sum.")
-        + '<svg class="qkv-dots" viewBox="0 -12 220 224" role="img" aria-label="Every pair of tokens i, j as a dot: '
+        + '<svg class="qkv-dots" style="--c:var(--soft)" viewBox="0 -12 220 224" role="img" '
+        'aria-label="Every pair of tokens i, j as a dot: '
         "attention from i to j across, from j to i up, with the line where the two add up to one; the numbers are in "
         'the table below"><path class="beyond" d="M30 10H210V190Z"/><path class="axis" d="M30 10V190H210"/>'
         '<path class="line" d="M30 10L210 190"/>'
@@ -498,7 +499,7 @@ def square(a: float, b: float) -> tuple[str, str]:
 def pair_dot(f: Facts, at: int) -> str:
     (i, j), a, b = f.pairs[at]
     x, y = square(a, b)
-    state = "no" if crosses(a, b) else "yes"
+    state = "none" if f.causal else "no" if crosses(a, b) else "yes"
     return f'data-part="pair {i} {j}" data-state="{state}" cx="{x}" cy="{y}"'
 
 

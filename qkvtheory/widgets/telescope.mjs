@@ -146,7 +146,7 @@ function broken({ plan: chosen, errors }) {
     norm: `${at} breaks first: lengths change with ${from}, so N(${before}${from}) \u2260 N(${before})${from}.`,
     mlp_skip: `${at} breaks first: the MLP skip brings ${before}${from} where ${before}${to} belongs. `
       + `The error is ${before}(${from || "I"} \u2212 ${to}).`,
-    tied: "Every state holds, but the tied readout breaks: "
+    tied: "Every equality of the states holds, but the tied readout breaks: "
       + `${before}${from}(E${basis(chosen.keys[0], chosen)})\u1d40 \u2260 ${before}E\u1d40.`,
   }[kind];
   const names = { norm: "the norm", mlp_skip: "the MLP skip", tied: "the tie" };
@@ -168,8 +168,17 @@ function whole(state, chosen) {
   else if (state.mlp_skip) said.push("The MLP skip is harmless: attention already writes in the next basis.");
   if (state.norm) said.push("Rotations keep lengths, so the norms do not notice.");
   if (state.tied) said.push(chosen.keys[0] ? "A rotation keeps the tie." : "E stays, and so does its tie.");
-  return ["Every state holds, and so do the logits.", ...said].join(" ");
+  return ["Every equality holds, and the logits are the same.", ...said].join(" ");
 }
+
+// What a repair waits for.
+export const hint = (pressed, possible) =>
+  (!possible ? "waits until there is something to repair" : pressed ? "press again to undo" : "press to repair");
+// What a strike-through says to those who do not see it.
+export const voided = (seen) => (kind(seen, 7) === "broken" ? " does not count: the function has changed" : "");
+// Where the saved parameters come from, if no matrix became I.
+export const zeros = ({ saved, W_Q, W_K }) =>
+  (saved > 0 && [...W_Q, ...W_K].includes("T") ? " (zeros of triangular matrices)" : "");
 
 // --- the picture ---
 
@@ -267,6 +276,8 @@ function paint(part, state) {
   html(part("legend"), legend(state, chosen));
   write(part("left"), `${chosen.left} of ${chosen.before}`);
   write(part("saved"), String(chosen.saved).replace("-", "\u2212"));
+  write(part("zeros"), zeros(chosen));
+  for (const name of ["left", "saved"]) write(part("void", name), voided(seen));
   return { line: sentence(state, seen), seen };
 }
 
@@ -281,6 +292,7 @@ function sublayer(part, state, { keys, skips, causes: blamed }, place) {
 
 function button(el, pressed, possible) {
   put(el, "aria-pressed", String(pressed));
+  put(el, "title", hint(pressed, possible));
   el.disabled = !possible;
 }
 

@@ -307,7 +307,7 @@ def broken(seen: View) -> str:
         "norm": f"{at} breaks first: lengths change with {read}, so N({before}{read}) ≠ N({before}){read}.",
         "mlp_skip": f"{at} breaks first: the MLP skip brings {before}{read} where {before}{write} belongs. "
         f"The error is {before}({read or 'I'} − {write}).",
-        "tied": "Every state holds, but the tied readout breaks: "
+        "tied": "Every equality of the states holds, but the tied readout breaks: "
         f"{before}{read}(E{basis(keys[0], chosen)})ᵀ ≠ {before}Eᵀ.",
     }[kind]
     names = {"norm": "the norm", "mlp_skip": "the MLP skip", "tied": "the tie"}
@@ -317,7 +317,7 @@ def broken(seen: View) -> str:
 
 
 def whole(state: State, chosen: Plan) -> str:
-    said = ["Every state holds, and so do the logits."]
+    said = ["Every equality holds, and the logits are the same."]
     for what, text in (("I", "= I"), ("T", "is triangular (◥)")):
         for name in ("W_Q", "W_K"):
             where = [i + 1 for i, made in enumerate(getattr(chosen, name)) if made == what]
@@ -442,9 +442,9 @@ def still(state: State) -> str:
     """The inside of the widget for a state of ``check_state``, as HTML."""
     seen = view(state)
     return (
-        '<p class="qkv-lead"><b>Slide each basis into the next layer.</b> Every state carries a basis '
-        '<i class="st">Θ</i>; what writes to it is multiplied by <i class="st">Θ</i>, what reads it by '
-        '<i class="st">Θ⁻¹</i>. Switch something on, and see which equality breaks.</p>'
+        '<p class="qkv-lead"><b>Break an assumption, and see which equality fails.</b> Every state of the new network '
+        'is the old one times a basis <i class="st">Θ</i>: what writes to it is multiplied by <i class="st">Θ</i>, '
+        'what reads it by <i class="st">Θ⁻¹</i>. Flip a switch, then try its repair.</p>'
         f'<div class="qkv-pair"><div class="qkv-column">{controls(state, seen.plan)}'
         f'<p class="qkv-live" aria-live="polite" data-part="live">{sentence(state, seen)}</p>{counts(seen)}</div>'
         f'<div class="qkv-column">{pipe(state, seen)}</div></div>{table(seen)}'
@@ -479,15 +479,50 @@ def controls(state: State, chosen: Plan) -> str:
 
 
 def repair(name: str, text: str, pressed: bool, possible: bool) -> str:
-    state = f'aria-pressed="{str(pressed).lower()}"{"" if possible else " disabled"}'
-    return f'<button type="button" class="qkv-repair" data-part="repair {name}" {state}>{text}</button>'
+    state = f'aria-pressed="{str(pressed).lower()}" title="{hint(pressed, possible)}"{"" if possible else " disabled"}'
+    return (
+        '<button type="button" class="qkv-repair" style="border-color:var(--soft)" '
+        f'data-part="repair {name}" {state}>{text}</button>'
+    )
+
+
+def hint(pressed: bool, possible: bool) -> str:
+    """What a repair waits for."""
+    if not possible:
+        return "waits until there is something to repair"
+    return "press again to undo" if pressed else "press to repair"
+
+
+def void(seen: View) -> str:
+    """What a strike-through says to those who do not see it."""
+    return " does not count: the function has changed" if kind(seen, 7) == "broken" else ""
+
+
+def zeros(chosen: Plan) -> str:
+    """Where the saved parameters come from, if no matrix became I."""
+    return " (zeros of triangular matrices)" if chosen.saved > 0 and "T" in (*chosen.W_Q, *chosen.W_K) else ""
+
+
+HEARD = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
 
 
 def counts(seen: View) -> str:
+    saved = str(seen.plan.saved).replace("-", "−")
+
+    def count(title: str, name: str, shown: str) -> str:
+        heard = f'<span style="{HEARD}" data-part="void {name}">{void(seen)}</span>'
+        return f"<div><dt>{title}</dt><dd>{shown}{heard}</dd></div>"
+
     return (
         f'<dl class="qkv-counts" aria-live="polite" data-part="counts" data-state="{kind(seen, 7)}">'
-        f'<div><dt>query matrices left</dt><dd data-part="left">{seen.plan.left} of {seen.plan.before}</dd></div>'
-        f'<div><dt>parameters saved</dt><dd data-part="saved">{str(seen.plan.saved).replace("-", "−")}</dd></div></dl>'
+        + count("query matrices left", "left", f'<span data-part="left">{seen.plan.left} of {seen.plan.before}</span>')
+        + count(
+            "parameters saved",
+            "saved",
+            f'<span data-part="saved">{saved}</span>'
+            f'<small style="font-size:12px;font-weight:400" data-part="zeros">{zeros(seen.plan)}</small>',
+        )
+        + "</dl>"
     )
 
 

@@ -76,6 +76,13 @@ def test_a_true_theorem_is_green(lane):
     assert result.comparisons > 0
 
 
+@pytest.mark.parametrize("lane", ["exact", "numeric"])
+def test_sides_of_different_shapes_are_red(lane):
+    """A row of ones is no square of ones, though it would be stretched to one."""
+    stretched = claim(lambda w: [(w.ones("n") @ w.ones("n").mT, w.ones("n").mT)])
+    assert "different shapes" in run_lane(stretched, lane).reason
+
+
 VACUOUS = {
     "nothing compared": lambda w: [],
     "zero equals zero": lambda w: [

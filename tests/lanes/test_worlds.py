@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qkvtheory import HypothesisError, condition
 from qkvtheory.lanes.field import P, Residue
 from qkvtheory.lanes.settings import EXACT, FLOAT
-from qkvtheory.lanes.worlds import Floats, Fractions, Hashes, Words, hashed, power
+from qkvtheory.lanes.worlds import Floats, Fractions, Hashes, Residues, Words, hashed, power
 from qkvtheory.linalg import gauss_jordan, rank
 
 NUMBERS = [Fractions(EXACT[0]), Hashes(EXACT[0], 3), Floats(FLOAT[0])]
@@ -101,6 +101,46 @@ def test_a_comparison_with_nan_is_not_equal():
     assert not world.compare(a, a * np.nan).equal
 
 
+@names
+def test_sides_of_different_shapes_are_refused_not_stretched(world):
+    a = world.ones("n")
+    for compare in (world.compare, world.at_most):
+        for left, right in ((a, a[:1]), (a, a.T), (a[:, 0], a), (a[None], a)):
+            with pytest.raises(ValueError, match="different shapes"):
+                compare(left, right)
+        with pytest.raises(ValueError, match="nothing to compare"):
+            compare(a[:0], a[:0])
+    assert world.compare(a, a).equal
+
+
+@pytest.mark.parametrize("world", [*NUMBERS[:2], Residues(EXACT[0])], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize("wrong", [np.nan, 0.5, np.float64(1), 1j, "1"], ids=str)
+def test_exact_lanes_compare_exact_numbers_only(world, wrong):
+    one = np.array([[world.number(1), 1, np.int64(1), True]], dtype=object)
+    assert world.compare(one, one).equal
+    assert world.compare(np.ones((1, 4), dtype=int), one).equal
+    for place in range(4):
+        damaged = one.copy()
+        damaged[0, place] = wrong
+        for left, right in ((damaged, one), (one, damaged), (damaged, damaged)):
+            with pytest.raises(ValueError, match="fractions or residues"):
+                world.compare(left, right)
+    with pytest.raises(ValueError, match="fractions or residues"):
+        world.compare(np.ones((1, 1)), np.ones((1, 1)))
+
+
+def test_at_most():
+    exact, floats = Fractions(EXACT[0]), Floats(FLOAT[0])
+    half, one = (np.array([[Fraction(1, 2), Fraction(k, 2)]], dtype=object) for k in (1, 2))
+    assert exact.at_most(half, one).equal
+    assert not exact.at_most(one, half).equal
+    assert exact.at_most(one, half).size == 1.0
+    assert floats.at_most(half.astype(float), one.astype(float)).equal
+    assert not floats.at_most(one.astype(float), half.astype(float)).equal
+    for left, right in ((np.nan, 1.0), (1.0, np.nan), (np.nan, np.nan)):
+        assert not floats.at_most(np.array([left]), np.array([right])).equal
+
+
 def test_hashes():
     assert (hashed("key", 2, 3) == hashed("key", 2, 3)).all()
     assert (hashed("key", 2, 3) != hashed("other", 2, 3)).all()
@@ -111,6 +151,10 @@ def test_powers():
     assert power(Fraction(2), Fraction(-3)) == Fraction(1, 8)
     assert power(Residue(2), Residue(3)) == 8
     assert power(Residue(2), Residue(-3)) * 8 == 1
+    with pytest.raises(ValueError, match="whole scores only, not for 1/2"):
+        power(Fraction(2), Fraction(1, 2))
+    with pytest.raises(ValueError, match="whole scores only"):
+        Fractions(EXACT[0]).exp(np.array([[Fraction(7, 3)]], dtype=object))
 
 
 def test_words_declare_what_they_may():

@@ -261,6 +261,8 @@ def shown(html, part):
 def test_the_still_shows_what_the_package_computes():
     state = asymmetry.check_state(mode="qkv", temperature=0.7)
     html = static_html("asymmetry", **state)
+    assert '<i>s</i> = <b data-part="size">0.7</b>' in html and '<i>s</i> = <b data-part="term size">0.7</b>' in html
+    assert ">temperature" not in html
     x = np.array(state["tokens"])
     core = Heads(1, scale=0.7 / np.sqrt(2))
     scores = core.scores(x @ np.array(state["W_Q"]), x @ np.array(state["W_K"]))[0]
@@ -290,13 +292,15 @@ def test_a_causal_map_has_no_way_back():
     html = static_html("asymmetry", style=False, mode="qkv", correction="rope", causal=True)
     assert set(re.findall(r'data-turn="(\w+)"', html)) == {"none"}
     assert html.count('class="masked"') == 2 * 6  # scores and map, above the diagonal
+    assert 'data-part="tag pairs" data-state="none"><b>– one-sided: the bound says nothing here</b>' in html
+    assert set(re.findall(r'data-part="pair \d \d" data-state="(\w+)"', html)) == {"none"}
     assert "The map is not reversible: no round has a way back, and so no cycle affinity." in html
     assert "<td>none</td>" in html and "before the mask the scores are not symmetric" in html
     assert "before the mask the scores are symmetric" in static_html("asymmetry", correction="rope", causal=True)
 
 
 def test_rounding_is_never_taken_for_a_direction():
-    """Scores of thirty and more, at both ends of the temperature: the verdicts of Q = K stay."""
+    """Scores of thirty and more, at both ends of the scale: the verdicts of Q = K stay."""
     rng = np.random.default_rng(8)
     for seed in range(60):
         tokens = (2 * rng.uniform(-1, 1, size=(6, 2))).tolist()

@@ -96,7 +96,7 @@ def test_corrections(widget):
         ]
 
 
-def test_the_temperature_goes_through_zero_and_lets_pairs_cross(widget):
+def test_the_scale_of_the_scores_goes_through_zero_and_lets_pairs_cross(widget):
     slider = widget.part("temperature")
     slider.focus()
     for _ in range(10):
@@ -116,6 +116,9 @@ def test_the_temperature_goes_through_zero_and_lets_pairs_cross(widget):
 def test_causal_mask(widget):
     widget.part("causal").check()
     assert turns(widget) == ["none"] * 4 and seen(widget)["cycles"] == "no" and seen(widget)["eigenvalues"] == "yes"
+    assert seen(widget)["pairs"] == "none" and widget.part("pair 0 1").get_attribute("data-state") == "none"
+    fills = [widget.part(name).evaluate("e => getComputedStyle(e).fill") for name in ("pair 0 1", "eigenvalue 0")]
+    assert fills[0] != fills[1]  # neither green nor amber
     assert widget.page.locator(".masked").count() == 12
     assert widget.part("flow note").text_content().endswith("ends at token 1.")
     widget.announced("before the mask the scores are symmetric")

@@ -54,6 +54,8 @@ def look(state, weights):
         "wanted": [a.tolist() for a in seen.wanted], "got": [a if a is None else a.tolist() for a in seen.got],
         "errors": seen.errors, "sentence": telescope.sentence(state, seen), "tiles": telescope.tiles(state, chosen),
         "happens": telescope.happens(state, chosen), "legend": telescope.legend(state, chosen),
+        "zeros": telescope.zeros(chosen), "void": telescope.void(seen),
+        "hints": [telescope.hint(pressed, possible) for pressed in (False, True) for possible in (False, True)],
     }  # fmt: skip
 
 
@@ -63,7 +65,8 @@ const result = data.states.map((state) => {
   return { keys: p.keys, causes: p.causes, skips: p.skips, counts: [p.before, p.left, p.saved], refused: p.refused,
     first: seen.first, wanted: seen.wanted, got: seen.got ?? none, errors: seen.errors ?? none,
     sentence: w.sentence(state, seen), tiles: w.tiles(state, p), happens: w.happens(state, p),
-    legend: w.legend(state, p) };
+    legend: w.legend(state, p), zeros: w.zeros(p), void: w.voided(seen),
+    hints: [false, true].flatMap((pressed) => [false, true].map((possible) => w.hint(pressed, possible))) };
 });"""
 
 
@@ -162,6 +165,9 @@ def test_the_counts_are_those_of_the_matrices():
         keys = sum(4 - size(block.attention.W_K) for block in new.blocks)
         skips = sum(4 for block in new.blocks if not isinstance(block.mlp_skip, bool))
         assert chosen.saved == (4 if state["shared"] else 12) - stored + keys - skips, state
+        if telescope.zeros(chosen):  # every saved number is such a zero
+            triangular = set(chosen.W_Q) == {"T"} if state["shared"] else chosen.W_Q.count("T")
+            assert chosen.saved == triangular + chosen.W_K.count("T") and "I" not in (*chosen.W_Q, *chosen.W_K), state
 
 
 def size(a):
@@ -191,10 +197,10 @@ def test_rotation_and_norm(node):
 
 
 SENTENCES = [
-    ({}, "Every state holds, and so do the logits. W<sub>Q</sub> = I in every layer."),
+    ({}, "Every equality holds, and the logits are the same. W<sub>Q</sub> = I in every layer."),
     ({"mlp_skip": True}, "X₂ breaks first: the MLP skip brings Y₁Θ₁ where Y₁Θ₂ belongs. The error is Y₁(Θ₁ − Θ₂)."),
     ({"norm": True}, "Y₁ breaks first: lengths change with Θ₁, so N(X₁Θ₁) ≠ N(X₁)Θ₁."),
-    ({"tied": True}, "Every state holds, but the tied readout breaks: X₄(EΘ₁)ᵀ ≠ X₄Eᵀ."),
+    ({"tied": True}, "Every equality of the states holds, but the tied readout breaks: X₄(EΘ₁)ᵀ ≠ X₄Eᵀ."),
     ({"norm": True, "mlp_skip": True, "tied": True}, "The MLP skip and the tie would break it too."),
     ({"singular": True}, "Refused: W<sub>Q</sub> of layer 2 is singular, it has no inverse, so nothing is rewritten."),
     ({"singular": True, "shared": True}, "Refused: the shared W<sub>Q</sub> is singular"),

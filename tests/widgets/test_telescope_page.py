@@ -46,6 +46,10 @@ def counted(page):
     return page.part("left").text_content(), page.part("saved").text_content()
 
 
+def heard(page):
+    return [page.part(f"void {name}").text_content() for name in ("left", "saved")]
+
+
 SNAPSHOT = """() => { const el = document.querySelector('.qkv-widget').cloneNode(true);
   for (const n of el.querySelectorAll('[data-noise]')) n.textContent = '';
   el.querySelector('fieldset').removeAttribute('disabled'); return el.innerHTML; }"""
@@ -99,13 +103,20 @@ def test_from_any_setting_to_any_other_the_picture_is_that_of_the_server(widget,
 
 def test_the_mlp_skip_and_its_two_repairs(widget):
     assert states(widget) == broken_from(8) and counted(widget) == ("0 of 3", "12")
-    assert widget.part("repair linear").is_disabled()
+    repair = widget.part("repair linear")
+    assert repair.is_disabled() and repair.get_attribute("title") == "waits until there is something to repair"
+    border = "e => [getComputedStyle(e).borderTopWidth, getComputedStyle(e).borderTopColor]"
+    assert repair.evaluate(border)[0] == "1px" and "rgba(0, 0, 0, 0)" not in repair.evaluate(border)
+    assert heard(widget) == ["", ""]
     widget.part("mlp_skip").check()
+    assert heard(widget) == [" does not count: the function has changed"] * 2
+    assert repair.get_attribute("title") == "press to repair"
     assert states(widget) == broken_from(2) and happens(widget, "mlp_skip") == "breaks"
     assert widget.part("mark 2").text_content().startswith("✗ breaks here: ")
     assert [widget.part(f"arc {i}").get_attribute("data-bad") for i in (0, 1, 5)] == ["false", "true", "true"]
     widget.announced("the MLP skip brings Y₁Θ₁ where Y₁Θ₂ belongs")
     widget.part("repair linear").click()
+    assert repair.get_attribute("title") == "press again to undo" and heard(widget) == ["", ""]
     assert states(widget) == broken_from(8) and counted(widget) == ("0 of 3", "0")
     assert widget.part("arc 1").locator("b").is_visible() and not widget.part("arc 0").locator("b").is_visible()
     widget.part("repair layer 2").click()
@@ -127,8 +138,10 @@ def test_norm_tie_and_singular_matrix(widget):
     assert states(widget) == broken_from(1) and widget.part("norm 0").is_visible()
     widget.part("repair norm_repair").click()
     assert states(widget) == broken_from(8) and counted(widget) == ("3 of 3", "3")
+    assert widget.part("zeros").text_content() == " (zeros of triangular matrices)"
     assert happens(widget, "norm") == "repaired"
     widget.part("norm").uncheck()
+    assert widget.part("zeros").text_content() == ""
     widget.part("tied").check()
     assert states(widget) == broken_from(7)
     widget.part("repair tied_repair").click()

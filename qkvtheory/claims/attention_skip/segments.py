@@ -49,7 +49,21 @@ def every_topology(w: Any) -> Pairs:
     olds += [replace(two, blocks=[two.blocks[0], replace(two.blocks[1], mlp_skip=True)])]
     if w.lane == "numeric":
         olds += [w.network(1, topology, parallel=True) for topology in (T0, TA)]
-    return [pair for old in olds for pair in carried(w, old)[:1]]
+    return [*mixed_stack(w), *(pair for old in olds for pair in carried(w, old)[:1])]
+
+
+def mixed_stack(w: Any, shared: bool = True) -> Pairs:
+    """Both skips, then two layers with the first only: the first two layers, which share a component, share W_Q."""
+    queries = [w.invertible(f"W_Q^{layer}", "d", "H2") for layer in ((1, 1, 3) if shared else (1, 2, 3))]
+    old = w.network(3, TA)
+    blocks = [
+        replace(block, mlp_skip=layer == 0, attention=replace(block.attention, W_Q=W_Q))
+        for layer, (block, W_Q) in enumerate(zip(old.blocks, queries, strict=True))
+    ]
+    old, tokens = replace(old, blocks=blocks), w.tokens()
+    new = stacks.eliminate(old)
+    identities = [(block.attention.W_Q, w.identity("d")) for block in new.blocks]
+    return [(call(new, tokens, name="network"), call(old, tokens, name="network")), *identities]
 
 
 def long_skip(w: Any) -> Pairs:
@@ -115,8 +129,8 @@ SEGMENTS = Claim(
         "Call two hidden states *joined* if an identity skip connects them. All states of a connected component share one basis, and the "
         "bases of different components are free: there are $2L+1$ of them without skips, $L+1$ with a skip around attention only or "
         "around the MLP only, and $1$ with both, or with parallel sublayers beside a skip. Every layer can have $W_Q=I$ if and only if each "
-        "component contains the input of at most one attention sublayer, or the $W_Q$ inside a component agree up to a change of basis "
-        'inside each head. (The "only if" is about this construction.)'
+        "component contains the input of at most one attention sublayer, or the $W_Q$ inside a component agree (for bare scores, up to "
+        'a change of basis inside each head). (The "only if" is about this construction; the bases are counted by the rule.)'
     ),
     hypotheses=(
         Hypothesis(
@@ -138,6 +152,12 @@ SEGMENTS = Claim(
         Control("H1", "a long skip from the first state to the last, past two segments", long_skip),
         Control("H1", "segments counted without that long skip", long_skip_counted),
         Control("H1", "asking for every layer with both skips", asked(T2), refused="one choice per segment"),
+        Control(
+            "H1",
+            "asking for every layer where two with different $W_Q$ share a component",
+            lambda w: mixed_stack(w, shared=False),
+            refused="one choice per segment",
+        ),
         Control("H2", "a norm before attention", a_norm_between),
         Control("H2", "asking for a singular basis", singular_asked, refused="invertible"),
     ),

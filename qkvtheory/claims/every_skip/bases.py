@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge, stacks
+from qkvtheory import gauge, redundancy, stacks
+from qkvtheory.attention import Heads
 from qkvtheory.claims.every_skip.conjugation import (
     BOTH,
     CHAPTER,
@@ -24,7 +27,7 @@ from qkvtheory.claims.every_skip.conjugation import (
     with_norms,
 )
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source, Statement, call
-from qkvtheory.network import Block, Network
+from qkvtheory.network import MLP, Attention, Block, Network
 
 NOTE = Source("paper", "karbevski2026skips", note="one basis with every skip; learned skips that are products of bases")
 
@@ -108,6 +111,38 @@ def bases_counted(_: Any) -> Pairs:
     return pairs
 
 
+@cache
+def dimension(attention_skip: bool, mlp_skip: bool) -> tuple[int, int]:
+    """How many numbers a network of one block has, and how many of them count: its functional dimension."""
+    d, vocab, hidden, out, rows = 2, 3, 4, 3, 40  # of the rows, four at a time are a sequence
+    rng = np.random.default_rng(0)
+    shapes = [(vocab, d), (d, out), *[(d, d)] * 4, (d, hidden), (hidden, d)]
+    weights = [2 * rng.normal(size=shape) / np.sqrt(shape[0]) for shape in shapes]
+    tokens, sequence = rng.normal(size=(rows, vocab)), np.arange(rows) // 4
+    core = Heads(1, mask=sequence[:, None] == sequence[None, :], pattern=redundancy.analytic_softmax)
+
+    def run(E: Any, D: Any, *parameters: Any) -> Any:
+        block = Block(Attention(core, *parameters[:4]), MLP(np.tanh, *parameters[4:]), attention_skip, mlp_skip)
+        return Network(E, [block], D)(tokens)
+
+    return sum(weight.size for weight in weights), redundancy.functional_dimension(run, weights).rank
+
+
+def bases_measured(_: Any) -> Pairs:
+    """What does not count are d^2 numbers for each free basis, and as many inside the head for keys and for values."""
+    pairs = []
+    for topology in itertools.product((False, True), repeat=2):
+        numbers, rank = dimension(*topology)
+        free = stacks.free_bases(Network(np.eye(2), [Block(None, None, *topology)]))  # type: ignore[arg-type]
+        pairs.append((numbers - (free + 2) * 2**2, rank))
+    return [*pairs, (2 * 2**2, dimension(True, True)[1] - dimension(False, False)[1])]
+
+
+def one_skip_measured(_: Any) -> Pairs:
+    """With the skip around the MLP left out, the other one takes d^2 away, not 2 d^2."""
+    return [(2 * 2**2, dimension(True, False)[1] - dimension(False, False)[1])]
+
+
 GLOBAL_BASIS_ONLY = Claim(
     id="global-basis-only",
     rank="remark",
@@ -117,7 +152,7 @@ GLOBAL_BASIS_ONLY = Claim(
         "Give the states before, between and after the sublayers bases $G_0,\\dots,G_K$. With an identity skip around every sublayer the "
         "function stays the same *for all weights* **if and only if** $G_0=\\dots=G_K$. The defect is $h_{k-1}(G_{k-1}-G_k)$ at the $k$-th skip; "
         "with no sublayer writing it forces $G_0=G_K$, and with only the $k$-th writing, $G_k=G_0$. So skips around $K$ sublayers take "
-        "$Kd^2$ dimensions of symmetry away. (The note also counts them under RMSNorm, $K\\frac{d(d-1)}2$, and under LayerNorm, "
+        "$Kd^2$ dimensions of symmetry away (counted by the rule, and measured as ranks of one block at $d=2$). (The note also counts them under RMSNorm, $K\\frac{d(d-1)}2$, and under LayerNorm, "
         "$K\\frac{(d-1)(d-2)}2$; the lanes check the case without norms.)"
     ),
     hypotheses=(
@@ -129,10 +164,10 @@ GLOBAL_BASIS_ONLY = Claim(
     sources=(NOTE,),
     uses=("r-products", "one-layer-free"),
     kind="condition",
-    lanes=("symbolic", "exact", "numeric", "count"),
+    lanes=("symbolic", "exact", "numeric", "count", "rank"),
     sides=defects,
     also=one_for_all,
-    special={"count": bases_counted},
+    special={"count": bases_counted, "rank": bases_measured},
     settings=unbiased,
     deep=True,
     constructions=("reads", "carried", "read_out"),
@@ -149,6 +184,12 @@ GLOBAL_BASIS_ONLY = Claim(
                 ("a skip around attention only", (True, False)),
                 ("a skip around the MLP only", (False, True)),
             )
+        ),
+        Control(
+            "H1",
+            "a skip around attention only: as many dimensions fewer as with both skips",
+            one_skip_measured,
+            lanes=("rank",),
         ),
         Control(
             "H2",
@@ -232,7 +273,7 @@ def singular_skip(w: Any) -> Pairs:
     old = some_block(w, topology=(A, B))
     pseudo = gauge.inverse(B) @ back
     new = gauge.rebase(
-        old, A @ B, None, B, invert=lambda basis, name: {"enter": pseudo, "middle": gauge.inverse(B)}[name]
+        old, A @ B, None, B, invert=lambda basis, name: {"enter": pseudo, "middle": gauge.inverse(B)}.get(name)
     )
     return [(stacks.with_identity_skips(new)(x @ (A @ B)), old(x))]
 

@@ -30,11 +30,11 @@ def decoder_block(w: Any) -> Block:
 
 
 def halves(w: Any) -> tuple[Network, Network, Any]:
-    """Encoder, decoder, the encoder's tokens. The first decoder layer reads the memory by invertible W_Q and W_V."""
+    """Encoder, decoder, the encoder's tokens. The first cross-attention has invertible W_Q, W_K, W_V."""
     encoder = w.network(1, BOTH, biases=in_numbers(w), hypothesis="H3")
     encoder = replace(encoder, embedding=w.matrix("F", "vocab", "d"))
     decoder = w.network(2 if in_setting(w, DEPTHS) else 1, BOTH, W_Q=w.weight("W_Q", "d", "p"))
-    square = {f"W_{c}": w.invertible(f"W_{c}^c", "d", "H3") for c in "QV"}
+    square = {f"W_{c}": w.invertible(f"W_{c}^c", "d", "H3") for c in "QKV"}
     crosses = [w.attention(label="^c", **square), w.attention(label="^e")]
     blocks = [replace(block, cross=cross) for block, cross in zip(decoder.blocks, crosses, strict=False)]
     return encoder, replace(decoder, blocks=blocks), w.matrix("Z", "n", "vocab")
@@ -71,14 +71,14 @@ def one_block(w: Any) -> Pairs:
 
 
 def whole_models(w: Any) -> Pairs:
-    """A cross-attention's W_Q and its W_V at once; and its W_Q and the encoder's."""
+    """A cross-attention's W_Q, and at once its W_V, its W_K, or the encoder's W_Q."""
     encoder, decoder, source = halves(w)
     tokens, one, query = w.tokens(), w.identity("d"), encoder.blocks[0].attention.W_Q
     old, cross = output(encoder, decoder, source, tokens), crossing(decoder)
-    pairs, choices = [], [(cross.W_Q, cross.W_V), (cross.W_Q, query)]
-    for theta, phi in choices if in_setting(w, DEPTHS) else choices[:1]:
-        moved, new = both_moved(encoder, decoder, theta, phi)
-        gone = crossing(new).W_V if phi is cross.W_V else moved.blocks[0].attention.W_Q
+    pairs, choices = [], {"W_V": cross.W_V, "W_K": cross.W_K, "the encoder's W_Q": query}
+    for name, phi in list(choices.items())[: None if not in_numbers(w) or in_setting(w, DEPTHS) else 1]:
+        moved, new = both_moved(encoder, decoder, cross.W_Q, phi)
+        gone = getattr(crossing(new), name, moved.blocks[0].attention.W_Q)
         pairs += [(output(moved, new, source, tokens), old), (crossing(new).W_Q, one), (gone, one)]
     return pairs
 

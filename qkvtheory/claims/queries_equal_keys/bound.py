@@ -23,7 +23,9 @@ from qkvtheory.claims.queries_equal_keys.common import (
 from qkvtheory.lanes.settings import Setting, plain_scores
 from qkvtheory.linalg import rank
 
-UNMASKED = Hypothesis("H1", "queries are keys, no mask", "$S=\\alpha KK^{\\top}$, and every token sees every token")
+UNMASKED = Hypothesis(
+    "H1", "queries are keys, no mask", "$S=\\alpha KK^{\\top}$ with $\\alpha>0$, and every token sees every token"
+)
 
 
 def bare(s: Setting) -> bool:
@@ -41,18 +43,21 @@ def distance_is_a_square(w: Any) -> Pairs:
 
 
 def pairs_bounded(w: Any) -> Pairs:
-    """The certificate, both bounds on maps of several scales, and two equal keys for which the second is attained."""
+    """The certificate, both bounds on maps of several scales, and two equal keys: the first bound is attained beside
+    a third token too, the second without one.
+    """
     k = keys(w)
     scales = (1, 2) if w.lane == "exact" else (0.3, 1, 3)
     maps = [map_of(scale * scale * (k @ k.mT)) for scale in scales]
     if w.lane == "numeric":
         maps += list(real_maps(w))
     drawn = [many_maps(w)] if w.lane == "numeric" else []
-    twins = map_of(k[[0, 0]] @ k[[0, 0]].mT)
+    twins, beside = (map_of(k[chosen] @ k[chosen].mT) for chosen in ([0, 0], [0, 0, 1]))
     return [
         *distance_is_a_square(w),
         *(bound for A in maps for bound in bounds(w, A)),
         *(AtMost((A + A.mT) * (1 - w.identity("n")), A * 0 + 1) for A in drawn),
+        *((number(w, A[0, 1] * A[1, 0]), number(w, A[0, 0] * A[1, 1])) for A in (twins, beside)),
         (number(w, symmetric.pair_sums(twins).max()), w.identity("1")),
     ]
 
@@ -67,6 +72,12 @@ def bounds(w: Any, A: Any) -> Pairs:
     one = w.ones("n") @ w.ones("n").mT
     own = np.diag(A)[:, None]
     return [AtMost(A * A.T, own * own.T), AtMost(symmetric.pair_sums(A), one)]
+
+
+def beside_a_third(w: Any) -> Pairs:
+    """Two equal keys and a third one: the third token gets some of the attention."""
+    k = keys(w)[[0, 0, 1]]
+    return [(number(w, symmetric.pair_sums(map_of(k @ k.mT)).max()), w.identity("1"))]
 
 
 def two_projections(w: Any) -> Pairs:
@@ -117,11 +128,12 @@ PAIR_BOUND = Claim(
     id="pair-bound",
     rank="theorem",
     chapter=CHAPTER,
-    title="One head cannot swap a pair",
+    title="Two tokens cannot both look mainly at each other",
     statement=(
         "With queries equal to keys and no mask, for any two tokens $A_{ij}A_{ji}\\le A_{ii}A_{jj}$ and $A_{ij}+A_{ji}\\le1$: two tokens "
         "cannot both look mainly at each other. The reason is the square "
-        "$\\|k_i\\|^2+\\|k_j\\|^2-2k_ik_j^{\\top}=\\|k_i-k_j\\|^2\\ge0$. Two equal keys attain the bound."
+        "$\\|k_i\\|^2+\\|k_j\\|^2-2k_ik_j^{\\top}=\\|k_i-k_j\\|^2\\ge0$. Two equal keys attain the first bound always, the second when "
+        "there is no third token."
     ),
     hypotheses=(UNMASKED,),
     sources=(OURS,),
@@ -136,6 +148,12 @@ PAIR_BOUND = Claim(
             "H1", "symmetric scores $XMX^{\\top}$ with an indefinite $M$", indefinite_form, lanes=("exact", "numeric")
         ),
         Control("H1", "a symmetric mask that leaves only the partner", partner_masked_in, lanes=("exact", "numeric")),
+        Control(
+            "construction",
+            "the second bound called attained by two equal keys beside a third token",
+            beside_a_third,
+            lanes=("exact", "numeric"),
+        ),
     ),
 )
 
@@ -285,11 +303,11 @@ EQUAL_NORMS = Claim(
     chapter=CHAPTER,
     title="Keys of equal length look at themselves",
     statement=(
-        "If queries are keys and all $\\|k_i\\|$ are equal, then $2(S_{ii}-S_{ij})=\\|k_i-k_j\\|^2\\ge0$: in every row of the map the "
+        "If queries are keys and all $\\|k_i\\|$ are equal, then $2(S_{ii}-S_{ij})=\\alpha\\|k_i-k_j\\|^2\\ge0$: in every row of the map the "
         "diagonal entry is the largest. QK-norm without gain makes all norms equal."
     ),
     hypotheses=(
-        Hypothesis("H1", "queries are keys", "$S=\\alpha KK^{\\top}$"),
+        Hypothesis("H1", "queries are keys", "$S=\\alpha KK^{\\top}$ with $\\alpha>0$"),
         Hypothesis("H2", "equal norms", "all keys have the same length"),
     ),
     sources=(
@@ -397,7 +415,7 @@ GRAM = Claim(
     title="Three nested classes of scores",
     statement=(
         "A head reads $S=XMX^{\\top}$. Queries equal to keys give exactly the symmetric positive semidefinite $M$ of rank at most $d_h$, "
-        "$M=WW^{\\top}$; a diagonal between two equal projections, $M=WDW^{\\top}$, exactly the symmetric ones; separate projections all "
+        "$M=WW^{\\top}$; a diagonal between two equal projections, $M=WDW^{\\top}$, exactly the symmetric ones of rank at most $d_h$; separate projections all "
         "of rank at most $d_h$. Symmetric is enough for detailed balance; the spectrum and the pair bound need semidefinite."
     ),
     hypotheses=(

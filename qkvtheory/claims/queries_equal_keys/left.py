@@ -23,9 +23,9 @@ LEFT = {"QKV": 2, "Q-K=V": 1, "Q=K-V": 1, "Q=K=V": 0}
 SAVED = {"QKV": Fraction(1, 4), "Q-K=V": Fraction(1, 3), "Q=K-V": Fraction(1, 3), "Q=K=V": Fraction(1, 2)}
 
 
-def weights(w: Any, roles: str, label: str = "", biases: bool = False) -> dict[str, Any]:
+def weights(w: Any, roles: str, label: str = "", biases: bool = False, shared: Any = None) -> dict[str, Any]:
     """Square projections, one letter for every role that is not tied; tied ones have tied biases (H4)."""
-    letters = {"Q": w.invertible("W_Q" + label, "d", "H3")}
+    letters = {"Q": w.invertible("W_Q" + label, "d", "H3") if shared is None else shared}
     letters |= {c: w.matrix(f"W_{c}{label}", "d", "d") for c in "KV"}
     given = {f"W_{place}": letters[role] for place, role in zip("QKV", roles, strict=True)}
     if biases or w.has_biases:
@@ -56,18 +56,19 @@ def four_variants(w: Any) -> Pairs:
     return [*(pair for roles in VARIANTS.values() for pair in one_sublayer(w, roles)), *ties]
 
 
-def stack(w: Any, roles: str, topology: tuple[bool, bool] = (True, False), biases: bool = False) -> Network:
-    """Two blocks of one variant, with the ends of a network."""
+def stack(w: Any, roles: str, topology: tuple[bool, bool] = (True, False), shared: Any = None) -> Network:
+    """Two blocks of one variant, with the ends of a network. ``shared``: the W_Q of both, where they have one."""
     blocks = [
-        w.block(label=label, topology=topology, biases=biases, **weights(w, roles, label, biases))
-        for label in ("^1", "^2")
+        w.block(label=label, topology=topology, **weights(w, roles, label, shared=shared)) for label in ("^1", "^2")
     ]
     return Network(w.matrix("E", "vocab", "d"), blocks, w.matrix("D", "d", "s"), w.matrix("P", "n", "d"))
 
 
 def in_a_stack(w: Any, roles: str, topology: tuple[bool, bool]) -> Pairs:
-    """Every layer of a network: the same function, and in every layer what the table says."""
-    old = stack(w, roles, topology)
+    """Every layer of a network: the same function, and in every layer what the table says. With every skip, W_Q must
+    be shared.
+    """
+    old = stack(w, roles, topology, w.invertible("W_Q", "d", "H3") if all(topology) else None)
     new = stacks.eliminate(old, "Q")
     tokens = w.tokens()
     ties = [pair for block in new.blocks for pair in left_over(w, block.attention, roles)]
@@ -91,11 +92,9 @@ def tied_reads(w: Any) -> Pairs:
 
 
 def stacks_and_biases(w: Any) -> Pairs:
-    """Biases; one layer on; and with numbers a variant in each kind of stack that lets every layer go."""
-    pairs = [*tied_reads(w), *one_layer_on(w)]
-    stacked = [("QQQ", (True, False)), ("QKK", (False, False)), ("QQV", (False, True))]
-    count = {"exact": 1, "numeric": 3}.get(w.lane, 0)  # fractions grow long in stacks
-    return pairs + [pair for roles, topology in stacked[:count] for pair in in_a_stack(w, roles, topology)]
+    """Biases; one layer on; and a variant in each kind of stack that lets every layer go."""
+    stacked = [("QQQ", (True, False)), ("QKK", (False, False)), ("QQV", (False, True)), ("QKK", (True, True))]
+    return [*tied_reads(w), *one_layer_on(w), *(pair for kind in stacked for pair in in_a_stack(w, *kind))]
 
 
 def both_skips(w: Any) -> Pairs:
@@ -129,6 +128,12 @@ def singular_query(w: Any) -> Pairs:
 def singular_query_refused(w: Any) -> Pairs:
     a = w.attention(square=True, **(weights(w, "QQV") | dict.fromkeys(("W_Q", "W_K"), w.singular("W_Q", "d")[0])))
     return [(gauge.reparametrize(a, "Q")[1].W_V, a.W_V)]
+
+
+def narrow_query_refused(w: Any) -> Pairs:
+    """A network with W_Q and W_K narrower than the stream."""
+    old = w.network(1, **{f"W_{c}": w.matrix(f"W_{c}", "d", "h") for c in "QK"})
+    return [(stacks.eliminate(old, "Q").embedding, old.embedding)]
 
 
 def wrong_side(w: Any) -> Pairs:
@@ -238,6 +243,7 @@ PROJECTIONS_LEFT = Claim(
     also=stacks_and_biases,
     special={"count": counted},
     settings=lambda s: square_keys(s) and not s.biases,
+    deep=True,
     controls=(
         Control("H1", "every skip present: the MLP's skip carries the old basis past it", both_skips),
         Control("H1", "asking for it with every skip", both_skips_refused, refused="one choice per segment"),
@@ -254,6 +260,7 @@ PROJECTIONS_LEFT = Claim(
             lanes=("exact", "numeric"),
             refused="square",
         ),
+        Control("H2", "asking for it with a $W_Q$ narrower than the stream", narrow_query_refused, refused="square"),
         Control("H3", "a generalized inverse of a singular $W_Q$", singular_query),
         Control("H3", "asking for it with a singular $W_Q$", singular_query_refused, refused="invertible"),
         Control("H4", "$W_Q=W_K$ but $b_Q\\ne b_K$: one row of biases for both", untied_biases),

@@ -39,6 +39,13 @@ def symmetric_scores(w: Any) -> Pairs:
     return [(S.mT, S), (turned.mT, turned), (w.kernel(S).mT, w.kernel(S))]
 
 
+def symmetric_bias(w: Any) -> Pairs:
+    """A symmetric table, as b(|i - j|) is one, on the scores."""
+    k, B = keys(w), w.symmetric("B", "n", "H2")
+    biased = k @ k.mT + B
+    return [(biased.mT, biased), (w.kernel(biased).mT, w.kernel(biased))]
+
+
 def symmetric_scores_of_heads(w: Any) -> Pairs:
     """The scores and the unnormalized weights of the setting's own heads, biases, positions and mask included."""
     core, k = shared_core(w)
@@ -59,6 +66,12 @@ def separate_projections(w: Any) -> Pairs:
     return [((q @ k.mT).mT, q @ k.mT)]
 
 
+def one_sided_bias(w: Any) -> Pairs:
+    k = keys(w)
+    biased = k @ k.mT + w.integers("B", "n", "n")
+    return [(biased.mT, biased)]
+
+
 def one_sided(w: Any) -> Pairs:
     k = keys(w)
     weights = w.kernel(k @ k.mT) * causal(len(k))
@@ -76,16 +89,18 @@ QK_SYMMETRIC = Claim(
     ),
     hypotheses=(
         SAME,
-        Hypothesis("H2", "no one-sided mask", "there is no mask, or a symmetric one"),
+        Hypothesis("H2", "nothing one-sided", "there is no mask, or a symmetric one; and so for a bias on the scores"),
     ),
     sources=(VARIANTS, BORJI, Source("derived", note="RoPE, biases on the scores, masks")),
     sides=symmetric_scores,
+    also=symmetric_bias,
     special={"exact": symmetric_scores_of_heads, "numeric": symmetric_scores_of_heads},
     settings=symmetric_core,
     controls=(
         Control("H1", "separate biases, $b_Q\\ne b_K$", separate_biases),
         Control("H1", "separate projections", separate_projections),
         Control("H2", "a causal mask on the weights", one_sided, lanes=("exact", "numeric")),
+        Control("H2", "a bias on the scores that is not symmetric", one_sided_bias),
     ),
 )
 

@@ -137,9 +137,11 @@ def merged_two_heads(w: Any) -> Pairs:
 
 
 def merged_with_rotation(w: Any) -> Pairs:
+    """With fractions in the scores, as rotations make them, powers of two would not be rational: another pattern is."""
     x, Q, K, V = matrices(w, {"X": "nd", "W_Q": "dh", "W_K": "dh", "W_V": "dh"})
-    rotated = w.head(w.rotate(x @ Q), w.rotate(x @ K), x @ V)
-    return [(w.head(w.rotate(x), w.rotate(x @ (K @ Q.mT)), x @ V), rotated)]
+    head = Heads(1, scale=1, pattern=rational) if w.lane == "exact" else w.head
+    rotated = head(w.rotate(x @ Q), w.rotate(x @ K), x @ V)
+    return [(head(w.rotate(x), w.rotate(x @ (K @ Q.mT)), x @ V), rotated)]
 
 
 def merge_refused(w: Any) -> Pairs:

@@ -126,7 +126,11 @@ HEAD_SPACES = Claim(
         "Only $W$ need be invertible, not the $B$."
     ),
     hypotheses=(
-        Hypothesis("H1", "bare scores, no norm", "no norm, no RoPE, no QK-norm, no bias on the queries"),
+        Hypothesis(
+            "H1",
+            "bare scores, no norm",
+            "no norm, no RoPE, no QK-norm, no bias on queries or keys, as many key heads as query heads",
+        ),
         Hypothesis(
             "H2",
             "shared head spaces",
@@ -155,6 +159,23 @@ HEAD_SPACES = Claim(
             "asking for it with a bias on the queries",
             refused_core(heads_core, b_Q=lambda w: w.matrix("b_Q", "1", "d")),
             refused="bare scores",
+        ),
+        Control(
+            "H1",
+            "asking for it with a bias on the keys",
+            refused_core(heads_core, b_K=lambda w: w.matrix("b_K", "1", "d")),
+            refused="bare scores",
+        ),
+        Control(
+            "H1",
+            "asking for it with grouped keys",
+            refused_core(
+                lambda w: heads_core(w, groups=1),
+                W_K=lambda w: w.matrix("W_K", "d", "h"),
+                W_V=lambda w: w.matrix("W_V", "d", "h"),
+            ),
+            lanes=NUMBERS,
+            refused="multi-head attention",
         ),
         Control("H2", "heads that span other spaces", mixed_heads, lanes=NUMBERS),
         Control(
