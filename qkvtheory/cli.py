@@ -261,9 +261,12 @@ def author_year(key: str, bibliography: Path = BIBLIOGRAPHY) -> str:
 
 # -- TeX as plain letters ----------------------------------------------------------------------------------------------
 
-TOKENS = re.compile(r"\\operatorname\{\w+\}|GL|\\[A-Za-z]+|\\.|\d+|\S")  # a name of several letters is one token
+TOKENS = re.compile(
+    r"\\(?:operatorname|mathrm)\{\w+\}|GL|\\[A-Za-z]+|\\.|\d+|\S"
+)  # a name of several letters is one token
 SIGNS = {r"\mapsto": " -> ", r"\le": " <= ", r"\ge": " >= ", r"\ne": " != ", r"\mid": " | ", "=": " = ", "<": " < ",
          "+": " + ", r"\,": " ", ",": ", ", r"\times": " x "}  # fmt: skip
+FRACTIONS = {r"\frac", r"\tfrac", r"\dfrac"}
 SMALL = {r"\top": "T", r"\dots": "...", r"\tilde": "~", r"\mathbf": "", r"\big": ""}
 
 
@@ -272,6 +275,8 @@ def plain(text: str) -> str:
 
     >>> plain(r"**If** $\tilde W_K=W_Q^{-1}W_K$, then $ZW_Q^{\top}\ne0$")
     'If ~W_K = W_Q^-1 W_K, then Z W_Q^T != 0'
+    >>> plain(r"$W_Q^{(l)}$, $\tfrac12(M+M^{\top})$, $\frac{d(d-1)}2$, $\mathrm{MHA}(X)$, $A_{i\sigma(i)}$")
+    'W_Q^(l), 1/2(M + M^T), (d(d-1))/2, MHA(X), A_(i sigma(i))'
     """
     words = [re.sub(r"\*+(\S.*?\S|\S)\*+", r"\1", part) for part in text.split("$")]
     words[1::2] = [plain_formula(TOKENS.findall(part)) for part in text.split("$")[1::2]]
@@ -285,14 +290,28 @@ def plain_formula(tokens: list[str]) -> str:
         script = written[-1:] in ("^", "_")
         if token == "{":
             shown = plain_formula(tokens)
-            shown = shown.replace(" ", "") if written[-1:] == "_" else shown
-            shown = f"({shown})" if script and not re.fullmatch(r"-?\w+", shown) else shown
+            names = re.search(r"[A-Za-z]{2}", shown)
+            shown = shown.replace(" ", "") if written[-1:] == "_" and not names else shown
+            shown = f"({shown})" if script and not re.fullmatch(r"-?\w+|\(.*\)", shown) else shown
+        elif token in FRACTIONS:
+            shown = "/".join(argument(tokens) for _ in range(2))
         else:
-            name = re.sub(r"\\operatorname\{(\w+)\}", r"\1", token).removeprefix("\\")
+            name = re.sub(r"\\(?:operatorname|mathrm)\{(\w+)\}", r"\1", token).removeprefix("\\")
             shown = SIGNS.get(token, SMALL.get(token, name))
         apart = not script and re.match(r"[A-Za-z0-9~]", shown) and re.search(r"[A-Za-z0-9)]$", written)
         written += f" {shown}" if apart else shown
     return re.sub(r" +", " ", written).strip().replace(" ,", ",")
+
+
+def argument(tokens: list[str]) -> str:
+    """The next argument of a fraction: a group, or one digit or letter."""
+    token = tokens.pop(0)
+    if token == "{":
+        shown = plain_formula(tokens)
+        return shown if re.fullmatch(r"\w+", shown) else f"({shown})"
+    if len(token) > 1 and token.isdigit():  # \\tfrac12 is 1/2
+        tokens.insert(0, token[1:])
+    return token[0] if token.isdigit() else token.removeprefix("\\")
 
 
 def print_last(id: str) -> None:
