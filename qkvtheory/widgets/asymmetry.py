@@ -51,9 +51,9 @@ def check_state(**given: Any) -> State:
     """The full state, with defaults for what was not given, as JSON values.
 
     ``tokens`` 3 to 6 rows of 2 numbers; ``mode`` "q=k" (queries are keys, x W_K) or "qkv"; ``correction`` "none",
-    "key-bias", "rope", "linear" or "cubic" (a relative bias); ``temperature`` from -3 to 3, the scale s of the scores: it
-    multiplies them before the correction; ``causal`` a boolean; ``W_Q``, ``W_K`` 2 x 2. Entries of tokens and weights
-    lie between -2 and 2, so that no attention underflows. Raises ValueError naming what is wrong.
+    "key-bias", "rope", "linear" or "cubic" (a relative bias); ``temperature`` from -3 to 3, the scale s of the scores:
+    it multiplies them before the correction; ``causal`` a boolean; ``W_Q``, ``W_K`` 2 x 2. Entries of tokens and
+    weights lie between -2 and 2, so that no attention underflows. Raises ValueError naming what is wrong.
 
     >>> check_state(mode="qkv")["mode"]
     'qkv'
