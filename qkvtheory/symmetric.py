@@ -15,7 +15,7 @@ import numpy as np
 from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import check_matrix, fractions, identity, inverse
 
-REVERSIBLE = 1e-8  # largest cycle affinity (a logarithm) that floats may show for a reversible map
+SLACK = 64  # roundings that the cycle affinity of a reversible map may show
 ROUNDING = 1e-5  # by how much a row of floats, perhaps once of single precision, may miss the sum 1
 
 
@@ -80,13 +80,14 @@ def balance_defect(attention_map: Any, law: Any = None) -> Any:
     return abs(flow - flow.mT).max()
 
 
-def is_reversible(attention_map: Any, tolerance: float = REVERSIBLE) -> bool:
+def is_reversible(attention_map: Any, tolerance: float | None = None) -> bool:
     """Is there a positive law in detailed balance with this positive map? Decided by Kolmogorov's three-cycles.
 
-    Exact numbers are decided exactly; for floats the largest cycle affinity may be ``tolerance``. Two tokens are always
-    reversible, so a test of reversibility needs three. Raises HypothesisError unless the map is positive: with zeros
-    three-cycles do not decide (claim kolmogorov-converse), and a zero facing a positive entry alone excludes
-    reversibility (claim causal-not-reversible).
+    Exact numbers are decided exactly. For floats the largest cycle affinity may be ``tolerance``; if none is given,
+    what rounding may do to the logarithms (``rounding_of_logs``). A map of scores with large constants along its rows
+    has lost more before, and needs a tolerance. Two tokens are always reversible, so a test of reversibility needs
+    three. Raises HypothesisError unless the map is positive: with zeros three-cycles do not decide (claim kolmogorov-
+    converse), and a zero facing a positive entry alone excludes reversibility (claim causal-not-reversible).
 
     >>> is_reversible(np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]))
     True
@@ -94,7 +95,15 @@ def is_reversible(attention_map: Any, tolerance: float = REVERSIBLE) -> bool:
     False
     """
     a = positive_map(attention_map)
-    return bool(cycle_defect(a) == 0) if a.dtype == object else cycle_affinity(a) <= tolerance
+    if a.dtype == object:
+        return bool(cycle_defect(a) == 0)
+    return cycle_affinity(a) <= (rounding_of_logs(a) if tolerance is None else tolerance)
+
+
+def rounding_of_logs(a: np.ndarray) -> float:
+    """64 times what rounding does to log A: to the score behind it, and to what is left of a subnormal entry."""
+    limits = np.finfo(a.dtype)
+    return SLACK * float(limits.eps * (1 + abs(np.log(a)).max()) + limits.smallest_subnormal / a.min())
 
 
 # -- cycles ------------------------------------------------------------------------------------------------------------
