@@ -280,7 +280,7 @@ SPECTRUM = Claim(
         Hypothesis(
             "H1",
             "a Gram matrix of scores, and exp",
-            "queries are keys (RoPE allowed), nothing is masked, the kernel is $\\exp$",
+            "queries are keys (RoPE allowed) at a positive scale, nothing is masked, the kernel is $\\exp$",
         ),
     ),
     sources=(Source("derived", note="the entrywise exponential of a positive semidefinite matrix is one (Schur)"),),
