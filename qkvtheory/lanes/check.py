@@ -21,7 +21,7 @@ from qkvtheory.lanes.worlds import EVERYTHING, Comparison, Floats, Fractions, Ha
 from qkvtheory.words import Word
 
 HASH_SEEDS = (11, 12)
-WRONG = (ValueError, ArithmeticError, TypeError, AttributeError, NameError, LookupError, StopIteration)
+WRONG = (ValueError, ArithmeticError, TypeError, AttributeError, NameError, LookupError, RuntimeError, StopIteration)
 KILLED, CRASHED, SURVIVED, SAME = "killed", "crashed", "survived", "the same construction"
 COUNTED = ("count", "rank")  # lanes that compare integers
 MARGIN = 1e3  # a rejected control differs by at least this many tolerances, and visibly

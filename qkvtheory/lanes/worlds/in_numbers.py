@@ -1,19 +1,10 @@
-"""Worlds: what the letters of a statement stand for.
-
-A statement is a function of a world: it asks for matrices by name, shape and hypothesis and returns pairs that should
-be
-equal. Run in ``Words`` it is about all sizes at once; in ``Fractions`` about exact numbers; in ``Floats`` about the
-very
-floats a user has; in ``Hashes`` it re-evaluates a symbolic verdict at a random point of a prime field, where an unknown
-function is a keyed hash. The same lines of code, so no lane has its own copy of a theorem.
-"""
+"""Matrices of numbers: fractions, integers modulo a prime, keyed hashes in their place, and floats."""
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from numbers import Rational
@@ -21,255 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import words
 from qkvtheory.attention import base_two, softmax, whole
 from qkvtheory.lanes.field import P, Residue
 from qkvtheory.lanes.settings import Setting
+from qkvtheory.lanes.worlds.world import Comparison, World, check_shapes
 from qkvtheory.linalg import gauss_jordan, identity, rank
-from qkvtheory.network import MLP, Attention, Block, Network
 from qkvtheory.positions import rational_rope, rope
+from qkvtheory.words import Letter
 
 SLACK = 64
 DECIDES = 1e-6  # a comparison with a larger tolerance is no evidence
-EVERYTHING = frozenset({"*"})
 EXACT_NUMBERS = (Fraction, Residue, int)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """``count`` entries compared; ``size``: the largest difference, relative to the largest entry (floats,
-    fractions).
-    """
-
-    equal: bool
-    count: int
-    size: float
-    tolerance: float = 0.0
-
-
-class World:
-    """What every world offers. Sizes are the names "n", "d", "k", ...; hypotheses are the names "H1", "H2", ..."""
-
-    lane = ""
-
-    def matrix(self, name: str, rows: str, cols: str) -> Any:
-        """Any matrix of this shape."""
-        raise NotImplementedError
-
-    def invertible(self, name: str, size: str, hypothesis: str = "H2") -> Any:
-        """A square matrix, invertible because of ``hypothesis``."""
-        raise NotImplementedError
-
-    def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> Any:
-        raise NotImplementedError
-
-    def singular(self, name: str, size: str) -> tuple[Any, Any]:
-        """A singular matrix and a generalized inverse of it, for controls."""
-        raise NotImplementedError
-
-    def annihilator(self, name: str, rows: str, of: Any) -> Any:
-        """A nonzero matrix Z with Z @ of = 0."""
-        raise NotImplementedError
-
-    def identity(self, size: str) -> Any:
-        raise NotImplementedError
-
-    def ones(self, size: str) -> Any:
-        raise NotImplementedError
-
-    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., Any]:
-        """An unknown function of matrices: opaque, a hash, or some nonlinear function."""
-        raise NotImplementedError
-
-    def core(self) -> Callable[[Any, Any, Any], Any]:
-        """The attention core: unknown in words, the setting's heads in numbers."""
-        raise NotImplementedError
-
-    def softmax(self, scores: Any, law: str = "row-constants-invisible", rows: str = "rows sum to one") -> Any:
-        """Row softmax; ``law`` and ``rows`` name the claims or hypotheses under which its two laws may be used."""
-        raise NotImplementedError
-
-    def exp(self, scores: Any, law: str = "H1") -> Any:
-        """The entrywise exponential; ``law`` names the hypothesis under which exp(s + t) = exp(s) exp(t) may be
-        used.
-        """
-        raise NotImplementedError
-
-    def kernel(self, scores: Any) -> Any:
-        """A positive function of each entry, about which nothing else is known: what may stand in place of exp."""
-        raise NotImplementedError
-
-    def diagonal(self, v: Any, hypothesis: str = "H1") -> Any:
-        """diag(v) of a column of numbers that are positive because of ``hypothesis``."""
-        raise NotImplementedError
-
-    def symmetric(self, name: str, size: str, hypothesis: str = "H1") -> Any:
-        """A square matrix of small whole numbers, or of floats, that is symmetric because of ``hypothesis``."""
-        raise NotImplementedError
-
-    def centering(self, size: str) -> Any:
-        """C = I - 1 1^T / n: multiplied from the right it takes the mean off every row."""
-        raise NotImplementedError
-
-    def rotate(self, z: Any) -> Any:
-        """Rotary positions on the rows of z: unknown in words, a real rotation in numbers."""
-        raise NotImplementedError
-
-    def integers(self, name: str, rows: str, cols: str) -> Any:
-        """A matrix of small integers where exactness needs them; elsewhere any matrix."""
-        return self.matrix(name, rows, cols)
-
-    def head(self, q: Any, k: Any, v: Any) -> Any:
-        """One softmax head without scale: softmax(q k^T) v."""
-        return self.softmax(q @ k.mT) @ v
-
-    def weight(self, name: str, rows: str, cols: str) -> Any:
-        return self.matrix(name, rows, cols)
-
-    has_biases = False
-
-    def attention(
-        self, *, memory: bool = False, square: bool = False, biases: bool = False, label: str = "", **given: Any
-    ) -> Attention:
-        """An attention sublayer with letters for weights; ``given`` replaces some. ``square``: all weights d x d."""
-        source = "z" if memory else "d"
-        p, k, v, o = ("d",) * 4 if square else ("p", "k", "v", "o")
-        p = getattr(given.get("W_Q"), "cols", p)  # a letter knows its size, and its bias is as wide
-        shapes = {"W_Q": ("d", p), "W_K": (source, k), "W_V": (source, v), "W_O": (o, "d")}
-        rows = {"b_Q": ("1", p), "b_K": ("1", k), "b_V": ("1", v), "b_O": ("1", "d")}
-        shapes |= rows if biases or self.has_biases else {}
-        core = given.pop("core", None) or self.core()
-        drawn = {name: self.weight(name + label, *shape) for name, shape in shapes.items() if name not in given}
-        return Attention(core, **drawn, **given)
-
-    def block(
-        self,
-        *,
-        biases: bool = False,
-        label: str = "",
-        topology: tuple[Any, Any] = (True, False),
-        hypothesis: str = "H2",
-        parallel: bool = False,
-        **given: Any,
-    ) -> Block:
-        """A block with a square W_Q that is invertible by ``hypothesis``; ``given`` replaces weights of the attention.
-
-        ``topology``: the skip around attention and the one around the MLP. ``parallel``: both read the block's input.
-        """
-        given.setdefault("W_Q", self.invertible("W_Q" + label, "d", hypothesis))
-        shapes = {"W_up": ("d", "hidden"), "W_down": ("hidden", "d")}
-        shapes |= {"b_up": ("1", "hidden"), "b_down": ("1", "d")} if biases else {}
-        mlp = MLP(self.function("phi"), **{name: self.weight(name + label, *s) for name, s in shapes.items()})
-        attention = self.attention(biases=biases, label=label, **given)
-        return Block(attention, mlp, *topology, parallel=parallel)
-
-    def network(
-        self,
-        layers: int,
-        topology: tuple[Any, Any] = (True, False),
-        *,
-        biases: bool = False,
-        tied: bool = False,
-        positions: bool = True,
-        **options: Any,
-    ) -> Network:
-        """Embedding, positions, blocks, readout. ``options``: those of ``block``. ``tied``: the readout is E^T."""
-        labels = [f"^{i}" for i in range(1, layers + 1)]
-        blocks = [self.block(biases=biases, label=label, topology=topology, **options) for label in labels]
-        table = self.matrix("P", "n", "d") if positions else None
-        readout = None if tied else self.matrix("D", "d", "s")
-        return Network(self.matrix("E", "vocab", "d"), blocks, readout, table)
-
-    def tokens(self) -> Any:
-        return self.matrix("T", "n", "vocab")
-
-    def compare(self, left: Any, right: Any) -> Comparison:
-        raise NotImplementedError
-
-    def at_most(self, left: Any, right: Any) -> Comparison:
-        """Is every entry on the left at most the one on the right? What it exceeds it by counts as the difference."""
-        check_shapes(left, right)
-        return self.compare(np.where(left <= right, right, left), right)  # what is no number is not at most anything
-
-
-class Words(World):
-    """Letters of symbolic size. ``assume``: hypotheses that are declared; ``apply``: those that may cancel anything."""
-
-    lane = "symbolic"
-
-    def __init__(self, assume: Iterable[str] = EVERYTHING, apply: Iterable[str] = EVERYTHING):
-        self.assume, self.apply = frozenset(assume), frozenset(apply)
-
-    def holds(self, hypothesis: str, among: frozenset[str]) -> bool:
-        return among is EVERYTHING or hypothesis in among or "*" in among
-
-    def matrix(self, name: str, rows: str, cols: str) -> words.Word:
-        return words.symbol(name, rows, cols)
-
-    def invertible(self, name: str, size: str, hypothesis: str = "H2") -> words.Word:
-        declared = self.holds(hypothesis, self.assume)
-        return words.symbol(
-            name, size, size, invertible=declared, formal=declared and not self.holds(hypothesis, self.apply)
-        )
-
-    def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> words.Word:
-        declared = self.holds(hypothesis, self.assume)
-        return words.symbol(
-            name, rows, cols, full_row_rank=declared, formal=declared and not self.holds(hypothesis, self.apply)
-        )
-
-    def singular(self, name: str, size: str) -> tuple[words.Word, words.Word]:
-        return words.symbol(name, size, size), words.symbol(f"{name}^+", size, size)
-
-    def annihilator(self, name: str, rows: str, of: words.Word) -> words.Word:
-        return words.annihilator(name, rows, of)
-
-    def identity(self, size: str) -> words.Word:
-        return words.identity(size)
-
-    def ones(self, size: str) -> words.Word:
-        return words.ones(size)
-
-    def function(self, name: str, cols: str | None = None, rows: str | None = None) -> Callable[..., words.Word]:
-        return words.opaque(name, cols, rows)
-
-    def core(self) -> Callable[..., words.Word]:
-        return words.opaque("g", "o")
-
-    def attention(self, *, square: bool = False, **given: Any) -> Attention:
-        if square:
-            given.setdefault("core", words.opaque("g", "d"))
-        return super().attention(square=square, **given)
-
-    def softmax(self, scores: Any, law: str = "row-constants-invisible", rows: str = "rows sum to one") -> words.Word:
-        if self.holds(law, self.apply):
-            scores = words.softmax(scores).sorted_terms()[0][0][0].args[0]
-        return words.opaque("softmax", rows_sum_to_one=self.holds(rows, self.apply))(scores)
-
-    def exp(self, scores: words.Word, law: str = "H1") -> words.Word:
-        return words.exponential(scores) if self.holds(law, self.apply) else words.opaque("exp", entrywise=True)(scores)
-
-    def kernel(self, scores: words.Word) -> words.Word:
-        return words.opaque("phi", entrywise=True)(scores)
-
-    def symmetric(self, name: str, size: str, hypothesis: str = "H1") -> words.Word:
-        declared = self.holds(hypothesis, self.assume)
-        formal = declared and not self.holds(hypothesis, self.apply)
-        return words.symbol(name, size, size, symmetric=declared, formal=formal)
-
-    def centering(self, size: str) -> words.Word:
-        return words.centering(size)
-
-    def diagonal(self, v: words.Word, hypothesis: str = "H1") -> words.Word:
-        declared = self.holds(hypothesis, self.assume)
-        return words.diagonal(v, invertible=declared, formal=declared and not self.holds(hypothesis, self.apply))
-
-    def rotate(self, z: words.Word) -> words.Word:
-        return words.opaque("R")(z)
-
-    def compare(self, left: words.Word, right: words.Word) -> Comparison:
-        equal = left == right
-        return Comparison(equal, 1, 0.0 if equal else 1.0)
 
 
 class Arrays(World):
@@ -413,7 +166,7 @@ class Hashes(Exact):
 
     def __init__(self, setting: Setting, seed: int = 0):
         super().__init__(setting, seed)
-        self.values: dict[words.Letter, np.ndarray] = {}  # what ``evaluate`` found
+        self.values: dict[Letter, np.ndarray] = {}  # what ``evaluate`` found
 
     def number(self, integer: int) -> Residue:
         return Residue(integer)
@@ -458,14 +211,6 @@ def hashed(key: str, rows: int, cols: int) -> np.ndarray:
     entries = np.array([Residue(int.from_bytes(d, "big") % P) for d in digests], dtype=object).reshape(rows, cols)
     entries.flags.writeable = False
     return entries
-
-
-def check_shapes(left: Any, right: Any) -> None:
-    """Two sides of an equation have one shape: arrays of different shapes would be stretched to fit. And entries."""
-    if left.shape != right.shape:
-        raise ValueError(f"the two sides have different shapes, {left.shape} and {right.shape}")
-    if not left.size:
-        raise ValueError(f"both sides are {left.shape} and have no entries, so there is nothing to compare")
 
 
 def check_exact(left: np.ndarray, right: np.ndarray) -> None:
