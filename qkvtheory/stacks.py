@@ -216,21 +216,27 @@ def chosen_bases(network: Network, chosen: dict[int, str]) -> list[Any]:
     """A basis for each state: in every segment the chosen matrix of the layer that reads it."""
     bases: list[Any] = [None] * (2 * len(network.blocks) + 1)
     for group in segments(network):
-        here = [layer for layer in chosen if 2 * layer in group]
-        for layer in here:
-            basis, name = weight(network, layer, chosen[layer]), chosen[layer]
-            sound({f"{name} of block {layer}": basis}, {})
-            square(f"{name} of block {layer}", basis)
-            if layer != here[0] and not gauge.same(basis, bases[group[0]]):
-                differ = "are not one array" if symbolic(basis) else "differ"
-                raise HypothesisError(
-                    "one choice per segment",
-                    f"skips join the inputs of layers {here[0]} and {layer}, so they share one basis, but their "
-                    f"matrices {differ}; choose one layer: eliminate(network, layers=[{here[0]}])",
-                )
-            for state in group:
-                bases[state] = bases[group[0]] if layer != here[0] else basis
+        here = {layer: weight(network, layer, name) for layer, name in chosen.items() if 2 * layer in group}
+        for layer, basis in here.items():
+            name = f"{chosen[layer]} of block {layer}"
+            sound({name: basis}, {})
+            square(name, basis)
+            one_choice(here, layer)
+        if here:
+            bases = [here[min(here)] if state in group else basis for state, basis in enumerate(bases)]
     return bases
+
+
+def one_choice(here: dict[int, Any], layer: int) -> None:
+    """Refuse a layer whose matrix is not that of the lowest chosen layer of its segment."""
+    first = min(here)
+    if not gauge.same(here[layer], here[first]):
+        differ = "are not one array" if symbolic(here[layer]) else "differ"
+        raise HypothesisError(
+            "one choice per segment",
+            f"skips join the inputs of layers {first} and {layer}, so they share one basis, but their "
+            f"matrices {differ}; choose one layer: eliminate(network, layers=[{first}])",
+        )
 
 
 def weight(network: Network, layer: int, name: str) -> Any:
