@@ -1,4 +1,4 @@
-"""Whole networks: every topology and mixtures of them, ties, sharing, memory, other number types, and every refusal."""
+"""Whole networks: every topology and mixtures of them, ties, sharing, memory and other number types."""
 
 from __future__ import annotations
 
@@ -16,43 +16,25 @@ from qkvtheory import MLP, Attention, Block, Heads, HypothesisError, Network, ca
 from qkvtheory.attention import rational, rms_norm
 from qkvtheory.positions import rope
 from tests.layers import EPS, conditioned, error
+from tests.stack_makers import (
+    COND,
+    T0,
+    T2,
+    TA,
+    TM,
+    TOKENS,
+    TOPOLOGIES,
+    D,
+    basis,
+    block,
+    decoder,
+    is_identity,
+    network,
+    tokens,
+)
 
-D, TOKENS, VOCABULARY, COND = 8, 5, 7, 10.0
-T0, TA, TM, T2 = (False, False), (True, False), (False, True), (True, True)
-TOPOLOGIES = {"no skips": T0, "around attention": TA, "around the MLP": TM, "both": T2}
 ELIMINABLE = {name: skips for name, skips in TOPOLOGIES.items() if skips != T2}
 CLOSE = 1e-12
-
-
-def matrix(rng: np.random.Generator, rows: int = D, cols: int = D) -> np.ndarray:
-    return rng.normal(size=(rows, cols)) / np.sqrt(rows)
-
-
-def basis(rng: np.random.Generator) -> np.ndarray:
-    return conditioned(rng, D, COND)
-
-
-def block(rng: np.random.Generator, topology: tuple[Any, Any] = TA, heads: Any = None, **options: Any) -> Block:
-    """A block with all biases and well-conditioned W_Q, W_K, W_V."""
-    biases = {f"b_{name}": rng.normal(size=(1, D)) for name in "QKVO"}
-    attention = Attention(heads or Heads(2), basis(rng), basis(rng), basis(rng), matrix(rng), **biases)
-    mlp = MLP(np.tanh, matrix(rng, D, 11), matrix(rng, 11, D), rng.normal(size=(1, 11)), rng.normal(size=(1, D)))
-    return Block(attention, mlp, *topology, **options)
-
-
-def network(rng: np.random.Generator, *topologies: tuple[Any, Any], tied: bool = False, **options: Any) -> Network:
-    """One block for each topology."""
-    readout = None if tied else matrix(rng, D, 3)
-    blocks = [block(rng, topology, **options) for topology in topologies]
-    return Network(matrix(rng, VOCABULARY, D), blocks, readout, matrix(rng, TOKENS, D))
-
-
-def tokens(rng: np.random.Generator) -> np.ndarray:
-    return rng.normal(size=(TOKENS, VOCABULARY))
-
-
-def is_identity(weight: np.ndarray) -> bool:
-    return bool((weight == np.eye(len(weight))).all())
 
 
 # -- elimination -------------------------------------------------------------------------------------------------------
@@ -113,6 +95,18 @@ def test_no_layer_chosen_changes_nothing(rng):
     old = network(rng, T2, T2)
     new = stacks.eliminate(old, layers=[])
     assert new.embedding is old.embedding and new.blocks[1].attention.W_Q is old.blocks[1].attention.W_Q
+
+
+def test_shared_matrices_are_one_choice(rng):
+    """Equal W_Q in joined layers: allowed, be it the same array or a copy."""
+    old, t = network(rng, T2, T2), tokens(rng)
+    W_Q = old.blocks[0].attention.W_Q
+    for twin in (W_Q, W_Q.copy()):
+        last = replace(old.blocks[1], attention=replace(old.blocks[1].attention, W_Q=twin))
+        shared = replace(old, blocks=[old.blocks[0], last])
+        new = stacks.eliminate(shared)
+        assert error(new(t), shared(t)) < CLOSE
+        assert all(is_identity(b.attention.W_Q) for b in new.blocks)
 
 
 @st.composite
@@ -238,13 +232,6 @@ def test_memory(rng):
     assert error(new(t, memory @ phi), old(t, memory)) < CLOSE
     assert error(new(t, memory), old(t, memory)) > 1e-3, "the memory must be in its basis"
     assert error(stacks.carry(old, bases)(t, memory), old(t, memory)) < CLOSE
-
-
-def decoder(rng: np.random.Generator, topology: tuple[Any, Any] = TA, **options: Any) -> Network:
-    """Two blocks with cross-attention to a memory that is wider than the stream."""
-    wide = {name: matrix(rng, D + 3) for name in ("W_K", "W_V")}
-    blocks = [block(rng, topology, cross=replace(block(rng).attention, **wide), **options) for _ in range(2)]
-    return replace(network(rng), blocks=blocks)
 
 
 @pytest.mark.parametrize("topology", ELIMINABLE.values(), ids=ELIMINABLE)
@@ -418,229 +405,6 @@ def test_output_projections_go_into_the_mlp(rng):
     assert all(is_identity(b.attention.W_O) and is_identity(b.attention.W_V) for b in both.blocks)
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------------
-
-
-def with_block(net: Network, **changes: Any) -> Network:
-    return replace(net, blocks=[replace(net.blocks[0], **changes), *net.blocks[1:]])
-
-
-def with_attention(net: Network, **changes: Any) -> Network:
-    return with_block(net, attention=replace(net.blocks[0].attention, **changes))
-
-
-FLAT = np.diag([1.0] * (D - 1) + [0.0])
-REFUSED: dict[str, tuple[str, Any]] = {
-    "both skips": ("one choice per segment", lambda n, r: stacks.eliminate(network(r, T2, T2))),
-    "a skip too many in one layer": ("one choice per segment", lambda n, r: stacks.eliminate(network(r, TA, T2, TA))),
-    "a norm before attention": ("no norm", lambda n, r: stacks.eliminate(with_block(n, attention_norm=rms_norm()))),
-    "a norm before the MLP": ("no norm", lambda n, r: stacks.eliminate(with_block(n, mlp_norm=rms_norm()))),
-    "a norm before the readout": ("no norm", lambda n, r: stacks.conjugate(replace(n, norm=rms_norm()), basis(r))),
-    "a tied readout": ("untied readout", lambda n, r: stacks.eliminate(replace(n, readout=None))),
-    "a tied readout in one basis": (
-        "untied readout",
-        lambda n, r: stacks.conjugate(replace(n, readout=None), basis(r)),
-    ),
-    "a singular W_Q": ("invertible", lambda n, r: stacks.eliminate(with_attention(n, W_Q=FLAT))),
-    "a singular W_V": ("invertible", lambda n, r: stacks.eliminate(with_attention(n, W_V=FLAT), "V")),
-    "a singular basis": ("invertible", lambda n, r: stacks.conjugate(n, FLAT)),
-    "a wide W_Q": (
-        "square",
-        lambda n, r: stacks.eliminate(
-            with_attention(n, W_Q=matrix(r, D, 12), W_K=matrix(r, D, 12), b_Q=None, b_K=None)
-        ),
-    ),
-    "grouped keys": (
-        "square",
-        lambda n, r: stacks.eliminate(
-            with_attention(n, core=Heads(2, 1), W_K=matrix(r, D, 4), W_V=matrix(r, D, 4), b_K=None, b_V=None), "K"
-        ),
-    ),
-    "two bases beside a skip": ("one basis", lambda n, r: stacks.carry(n, [basis(r) for _ in range(5)])),
-    "a basis for one side of a skip": ("one basis", lambda n, r: stacks.carry(n, [None, basis(r), None, None, None])),
-    "a basis of another size": ("shapes agree", lambda n, r: stacks.conjugate(n, np.eye(D + 1))),
-    "a basis that is not square": ("square", lambda n, r: stacks.conjugate(n, matrix(r, D, D - 1))),
-    "not a number in the embedding": (
-        "finite",
-        lambda n, r: stacks.eliminate(replace(n, embedding=np.full((VOCABULARY, D), np.nan))),
-    ),
-    "infinity in W_Q": ("finite", lambda n, r: stacks.eliminate(with_attention(n, W_Q=np.full((D, D), np.inf)))),
-    "an embedding of another width": (
-        "shapes agree",
-        lambda n, r: stacks.eliminate(replace(n, embedding=matrix(r, 4, D + 1), positions=None)),
-    ),
-    "a readout of another height": (
-        "shapes agree",
-        lambda n, r: stacks.eliminate(replace(n, readout=matrix(r, D + 1, 3))),
-    ),
-    "outputs merged beside a skip": ("no skip", lambda n, r: stacks.merge_outputs(n)),
-    "outputs merged in parallel blocks": (
-        "no skip",
-        lambda n, r: stacks.merge_outputs(network(r, T0, parallel=True)),
-    ),
-    "outputs merged before cross-attention": (
-        "no skip",
-        lambda n, r: stacks.merge_outputs(with_block(network(r, T0), cross=block(r).attention)),
-    ),
-    "outputs merged before a norm": (
-        "no norm",
-        lambda n, r: stacks.merge_outputs(with_block(network(r, T0), mlp_norm=rms_norm())),
-    ),
-    "outputs merged beside a learned skip": (
-        "no skip",
-        lambda n, r: stacks.merge_outputs(network(r, (basis(r), False))),
-    ),
-    "outputs merged before a learned skip": (
-        "no skip",
-        lambda n, r: stacks.merge_outputs(network(r, (False, basis(r)))),
-    ),
-    "not a number in a merged W_O": (
-        "finite",
-        lambda n, r: stacks.merge_outputs(with_attention(network(r, T0), W_O=np.full((D, D), np.nan))),
-    ),
-    "integers in a merged W_O": (
-        "real numbers",
-        lambda n, r: stacks.merge_outputs(with_attention(network(r, T0), W_O=np.eye(D, dtype=int))),
-    ),
-    "a bias of another width in a merged block": (
-        "shapes agree",
-        lambda n, r: stacks.merge_outputs(with_attention(network(r, T0), b_O=np.ones((1, 1)))),
-    ),
-    "a norm before cross-attention, Y in another basis": (
-        "no norm",
-        lambda n, r: stacks.eliminate(
-            replace(n, blocks=[block(r, TM, attention_norm=rms_norm(), cross=block(r).attention), block(r, TM)]),
-            layers=[1],
-        ),
-    ),
-    "a norm before cross-attention, Y alone in another basis": (
-        "no norm",
-        lambda n, r: stacks.carry(
-            replace(n, blocks=[block(r, T0, attention_norm=rms_norm(), cross=block(r).attention)]),
-            [None, basis(r), None],
-        ),
-    ),
-    "a norm before the MLP of a parallel block": (
-        "no norm",
-        lambda n, r: stacks.eliminate(network(r, T0, parallel=True, mlp_norm=rms_norm())),
-    ),
-    "two bases beside the skip of a parallel block": (
-        "one basis",
-        lambda n, r: stacks.carry(network(r, TA, parallel=True), [basis(r), None, basis(r)]),
-    ),
-    "one learned skip around two sublayers": (
-        "one basis",
-        lambda n, r: stacks.carry(
-            with_block(network(r, (basis(r), False)), cross=block(r).attention), [basis(r), basis(r), None]
-        ),
-    ),
-    "a singular basis of the memory": (
-        "invertible",
-        lambda n, r: stacks.conjugate(decoder(r), basis(r), np.diag([1.0] * (D + 2) + [0.0])),
-    ),
-    "a singular basis of a memory that nothing reads": ("invertible", lambda n, r: stacks.conjugate(n, basis(r), FLAT)),
-    "a singular learned skip": ("invertible", lambda n, r: stacks.remove_learned_skips(network(r, (FLAT, True), T0))),
-}
-
-
-@pytest.mark.parametrize(("hypothesis", "ask"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_done_is_refused_by_name(hypothesis, ask, rng):
-    with pytest.raises(HypothesisError) as refusal:
-        ask(network(rng, TA, TA), rng)
-    assert refusal.value.hypothesis == hypothesis
-    assert len(str(refusal.value)) > len(f"hypothesis '{hypothesis}' fails: "), "it says what was wrong"
-
-
-BAD_CALLS: dict[str, tuple[str, Any]] = {
-    "an unknown letter": ("which must be 'Q', 'K' or 'V'", lambda n: stacks.eliminate(n, "O")),
-    "letters as one word": ("which must be", lambda n: stacks.eliminate(n, "QK")),
-    "a letter too few": ("2 layers need as many letters", lambda n: stacks.eliminate(n, ["Q"])),
-    "a layer that is not there": ("there is no layer 2", lambda n: stacks.eliminate(n, layers=[2])),
-    "a negative layer": ("there is no layer -1", lambda n: stacks.eliminate(n, layers=[-1])),
-    "no blocks": ("no blocks", lambda n: stacks.eliminate(replace(n, blocks=[]))),
-    "no letters": ("which must be", lambda n: stacks.eliminate(n, None)),
-    "a number for a letter": ("which must be", lambda n: stacks.eliminate(n, [0, 1])),
-    "two choices for one layer": (
-        "layer 0 is chosen twice",
-        lambda n: stacks.eliminate(n, ["Q", "K"], layers=[0, 0]),
-    ),
-    "a basis too few": ("2 blocks have 5 states, not 4", lambda n: stacks.carry(n, [None] * 4)),
-}
-
-
-@pytest.mark.parametrize(("says", "ask"), BAD_CALLS.values(), ids=BAD_CALLS)
-def test_a_call_that_makes_no_sense_is_named(says, ask, rng):
-    with pytest.raises(ValueError, match=says):
-        ask(network(rng, TA, TA))
-
-
-@pytest.mark.parametrize("layers", [1, "01", [0.0], [True, False], [None], ["0"], np.array([0.0])])
-def test_layers_are_whole_numbers(layers, rng):
-    with pytest.raises(TypeError, match=r"layers must be whole numbers, such as \[0, 2\], not"):
-        stacks.eliminate(network(rng, TA, TA), layers=layers)
-
-
-@pytest.mark.parametrize("layers", [[1], (1,), {1}, range(1, 2), np.array([1]), iter([1])])
-def test_layers_in_any_collection(layers, rng):
-    new = stacks.eliminate(network(rng, TA, TA), layers=layers)
-    assert [is_identity(b.attention.W_Q) for b in new.blocks] == [False, True]
-
-
-CONSTRUCTIONS: dict[str, Any] = {
-    "carry": lambda n: stacks.carry(n, [None] * 3),
-    "conjugate": lambda n: stacks.conjugate(n, np.eye(D)),
-    "eliminate": stacks.eliminate,
-    "merge_outputs": stacks.merge_outputs,
-    "remove_learned_skips": stacks.remove_learned_skips,
-    "explain": lambda n: stacks.explain(stacks.eliminate, n),
-}
-
-
-@pytest.mark.parametrize("construction", CONSTRUCTIONS.values(), ids=CONSTRUCTIONS)
-def test_what_is_no_network_is_named(construction, rng):
-    whole = block(rng, T0)
-    for layer, says in (
-        (None, "block 0 must be of type Block, not NoneType"),
-        (whole.attention, "block 0 must be of type Block, not Attention"),
-        (replace(whole, attention=None), "the attention of block 0 must be of type Attention, not NoneType"),
-        (replace(whole, mlp=None), "the MLP of block 0 must be of type MLP, not NoneType"),
-    ):
-        with pytest.raises(TypeError, match=says):
-            construction(replace(network(rng), blocks=[layer]))
-    if construction is not CONSTRUCTIONS["conjugate"]:  # that counts the blocks first
-        for wrong in (whole, None):
-            with pytest.raises(TypeError, match="the network must be of type Network, not"):
-                construction(wrong)
-
-
-@pytest.mark.parametrize("layer", [0, 1])
-def test_the_refusal_of_a_singular_projection_names_its_block(layer, rng):
-    old = network(rng, TA, TA)
-    blocks = list(old.blocks)
-    blocks[layer] = replace(blocks[layer], attention=replace(blocks[layer].attention, W_K=FLAT))
-    with pytest.raises(HypothesisError, match=f"W_K of block {layer} is singular"):
-        stacks.eliminate(replace(old, blocks=blocks), "K")
-
-
-def test_a_basis_of_the_memory_is_named_as_such(rng):
-    with pytest.raises(HypothesisError, match="memory is 8 x 8 but W_K is 11 x 8"):
-        stacks.conjugate(decoder(rng), basis(rng), np.eye(D))
-    with pytest.raises(HypothesisError, match="middle is 9 x 9 but W_Q is 8 x 8"):
-        stacks.carry(decoder(rng, T0), [None, np.eye(D + 1), None, None, None])
-
-
-def test_shared_matrices_are_one_choice(rng):
-    """Equal W_Q in joined layers: allowed, be it the same array or a copy."""
-    old, t = network(rng, T2, T2), tokens(rng)
-    W_Q = old.blocks[0].attention.W_Q
-    for twin in (W_Q, W_Q.copy()):
-        last = replace(old.blocks[1], attention=replace(old.blocks[1].attention, W_Q=twin))
-        shared = replace(old, blocks=[old.blocks[0], last])
-        new = stacks.eliminate(shared)
-        assert error(new(t), shared(t)) < CLOSE
-        assert all(is_identity(b.attention.W_Q) for b in new.blocks)
-
-
 # -- other numbers -----------------------------------------------------------------------------------------------------
 
 
@@ -700,83 +464,3 @@ def test_tensors(topology, rng):
     assert error(new(t).numpy(), old(t).numpy()) < CLOSE
     assert error(new(t).numpy(), stacks.eliminate(numbers)(t.numpy())) < CLOSE
     assert all(is_identity(b.attention.W_Q.numpy()) for b in new.blocks)
-
-
-# -- explain -----------------------------------------------------------------------------------------------------------
-
-
-def told(construction: Any, net: Network) -> dict[str, str]:
-    return {move.weight: move.becomes for move in stacks.explain(construction, net)}
-
-
-def plain(rng: np.random.Generator, *topologies: tuple[Any, Any]) -> Network:
-    """Without biases and positions."""
-    net = replace(network(rng, *topologies), positions=None)
-    drop = dict.fromkeys(("b_Q", "b_K", "b_V", "b_O"))
-    blocks = [
-        replace(b, attention=replace(b.attention, **drop), mlp=replace(b.mlp, b_up=None, b_down=None))
-        for b in net.blocks
-    ]
-    return replace(net, blocks=blocks)
-
-
-def test_explain_a_skip_around_attention(rng):
-    moves = told(stacks.eliminate_queries, plain(rng, TA, TA))
-    assert moves["E"] == "E W_Q^0" and moves["W_Q^0"] == "I" and moves["W_Q^1"] == "I"
-    assert moves["W_O^0"] == "W_O^0 W_Q^0" and moves["W_up^0"] == "W_Q^0^-1 W_up^0"
-    assert moves["W_down^0"] == "W_down^0 W_Q^1"
-    assert "W_down^1" not in moves and "D" not in moves, "what stays is left out"
-
-
-def test_explain_no_skips_and_biases(rng):
-    moves = told(stacks.eliminate_queries, network(rng, T0, T0))
-    assert moves["P"] == "P W_Q^0" and moves["b_down^0"] == "b_down^0 W_Q^1"
-    assert not {"W_O^0", "W_up^0", "b_O^0", "b_Q^0", "b_up^0"} & set(moves)
-
-
-def test_explain_latex(rng):
-    (move,) = [m for m in stacks.explain(stacks.eliminate_queries, plain(rng, T0)) if m.weight == "W_K^0"]
-    assert move.latex == "W_Q^{0,-1}W_K^{0}"
-    assert str(move) == "W_K^0        -> W_Q^0^-1 W_K^0"
-
-
-def test_explain_sees_sharing_and_learned_skips(rng):
-    one, skip = block(rng, T2), basis(rng)
-    shared = replace(network(rng), blocks=[one, one])
-    assert told(stacks.eliminate_queries, shared)["W_Q^0"] == "I"
-    learned = told(lambda n: stacks.conjugate(n, n.blocks[0].attention.W_Q), network(rng, (skip, False)))
-    assert learned["A^0"] == "W_Q^0^-1 A^0 W_Q^0"
-    crossed = with_block(network(rng, TA), cross=block(rng).attention)
-    moves = told(stacks.eliminate_queries, crossed)
-    assert moves["cross W_Q^0"] == "W_Q^0^-1 cross W_Q^0" and "cross W_K^0" not in moves
-
-
-def test_explain_raises_what_the_construction_raises(rng):
-    with pytest.raises(HypothesisError) as refusal:
-        stacks.explain(stacks.eliminate_queries, network(rng, T2, T2))
-    assert refusal.value.hypothesis == "one choice per segment"
-
-
-def test_explain_takes_one_array_for_one_letter(rng):
-    old = network(rng, T2, T2)
-    copied = replace(old.blocks[1].attention, W_Q=old.blocks[0].attention.W_Q.copy())
-    old = replace(old, blocks=[old.blocks[0], replace(old.blocks[1], attention=copied)])
-    with pytest.raises(HypothesisError, match="their matrices are not one array"):
-        stacks.explain(stacks.eliminate_queries, old)
-    with pytest.raises(HypothesisError, match="their matrices differ"):
-        stacks.eliminate_queries(network(rng, T2, T2))
-
-
-def test_explain_takes_a_stream_of_width_one_for_rows():
-    attention, mlp = Attention(Heads(1), *np.ones((4, 1, 1))), MLP(np.tanh, *np.ones((2, 1, 1)))
-    with pytest.raises(HypothesisError) as refusal:
-        stacks.explain(stacks.eliminate_queries, Network(np.ones((7, 1)), [Block(attention, mlp)], np.ones((1, 7))))
-    assert refusal.value.hypothesis == "invertible"
-
-
-def test_explain_needs_arrays_and_a_construction(rng):
-    with pytest.raises(HypothesisError, match=r"W_K\^0 must be an array, not a list") as refusal:
-        stacks.explain(stacks.eliminate_queries, with_attention(network(rng, T0), W_K=np.eye(D).tolist()))
-    assert refusal.value.hypothesis == "matrix"
-    with pytest.raises(TypeError, match="what the construction returns must be of type Network, not NoneType"):
-        stacks.explain(lambda net: None, network(rng, T0))

@@ -9,6 +9,8 @@ import pytest
 from qkvtheory.claims.register import register
 from qkvtheory.lanes import report
 
+pytest.register_assert_rewrite("tests.claims.chapter")  # its tests say what they compared
+
 LANES = ("symbolic", "exact", "numeric", "count", "rank")
 
 

@@ -9,33 +9,9 @@ from qkvtheory.claims.shared_queries import LOOPED_BLOCK, SHARED_WQ, loops, shar
 from qkvtheory.lanes.check import run_lane
 from qkvtheory.lanes.settings import FLOAT
 from qkvtheory.lanes.worlds import Floats, Words
+from tests.claims.chapter import test_claim, test_controls, test_mutants  # noqa: F401
 
 CHAPTER = "shared-queries"
-LANES = ("symbolic", "exact", "numeric", "count", "rank")
-
-
-def test_claim(checked):
-    assert not checked.red, checked.reasons
-    assert set(checked.lanes) == set(checked.claim.lanes) & set(LANES)
-    for name, result in checked.lanes.items():
-        assert result.status == "pass", (name, result.reason)
-        assert result.comparisons > 0
-        assert result.worst <= result.tolerance
-        assert result.tolerance <= 1e-6
-
-
-def test_controls(checked):
-    assert len(checked.controls) == len(checked.claim.controls)
-    for control in checked.controls:
-        assert control.status == "rejected", control
-        assert set(control.lanes.values()) == {"rejected"}
-
-
-def test_mutants(checked):
-    for name in set(checked.lanes) - {"count", "rank"}:
-        mutants = checked.lanes[name].mutants
-        assert mutants["survived"] == 0
-        assert mutants["killed"] >= bool(checked.claim.constructions), (name, mutants)
 
 
 def test_three_layers_in_words():
