@@ -17,6 +17,8 @@ import pytest
 
 from qkvtheory.widgets import FOLDER, static_html
 
+pytest.register_assert_rewrite("tests.widgets.page_checks")  # so that its failures show the values
+
 
 def find_node() -> str | None:
     return shutil.which("node", path=str(Path(sys.executable).parent)) or shutil.which("node")
@@ -122,6 +124,23 @@ class Driver:
     def center(self, name):
         box = self.part(name).locator(".knob").bounding_box()
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def drag(self, name, dx, dy):
+        """Drag a knob with the mouse and let it go; where it was."""
+        x, y = self.center(name)
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + dx, y + dy, steps=4)
+        self.page.mouse.up()
+        return x, y
+
+    def tab(self, times):
+        """Press Tab so many times; the parts that get the focus."""
+        order = []
+        for _ in range(times):
+            self.page.keyboard.press("Tab")
+            order.append(self.page.evaluate("document.activeElement.dataset.part"))
+        return order
 
 
 @pytest.fixture

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import gzip
-import json
-import statistics
-from pathlib import Path
 
 import pytest
 
-from qkvtheory.widgets import FOLDER, asymmetry, bundle, static_html, styles
+from qkvtheory.widgets import FOLDER, asymmetry, static_html
+from tests.widgets.page_checks import (
+    check_axe,
+    check_cells,
+    check_cleanup,
+    check_contrast,
+    check_print,
+    check_swipe,
+    check_times,
+    check_width,
+    colors_of,
+    luminance,
+    open_in_notebook,
+    press_left_and_right,
+)
 
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 SIX = [[1.6, 0.7], [-0.4, 1.2], [-1.3, -0.9], [0.7, -0.6], [-1.6, 0.4], [0.3, -1.7]]
 FAR = [[2.0, -2.0], [-2.0, 2.0], [2.0, 2.0], [-2.0, -2.0], [2.0, -1.9], [-2.0, 1.9]]
 LOUD = {"W_Q": [[-2.0, 2.0], [-2.0, -2.0]], "W_K": [[2.0, 2.0], [-2.0, 2.0]], "temperature": -3, "mode": "qkv"}
@@ -128,11 +138,7 @@ def test_causal_mask(widget):
 
 def test_mouse(widget):
     old = widget.numbers("map")
-    x, y = widget.center("token 3")
-    widget.page.mouse.move(x, y)
-    widget.page.mouse.down()
-    widget.page.mouse.move(x + 30, y - 40, steps=4)
-    widget.page.mouse.up()
+    x, y = widget.drag("token 3", 30, -40)
     new = widget.center("token 3")
     assert abs(new[0] - x - 30) < 2 and abs(new[1] - y + 40) < 2
     assert widget.numbers("map") != old and seen(widget)["cycles"] == "yes"
@@ -140,10 +146,7 @@ def test_mouse(widget):
 
 def test_keyboard(widget):
     press = widget.page.keyboard.press
-    order = []
-    for _ in range(14):
-        press("Tab")
-        order.append(widget.page.evaluate("document.activeElement.dataset.part"))
+    order = widget.tab(14)
     tokens = [f"token {i}" for i in range(4)]
     buttons = ["mode q=k", "mode qkv", *(f"correction {name}" for name in asymmetry.CORRECTIONS)]
     assert order == [*tokens, *buttons, "temperature", "causal", "reset"]
@@ -163,20 +166,7 @@ def test_keyboard(widget):
 def test_touch(open_page, site):
     phone = open_page(viewport={"width": 390, "height": 740}, has_touch=True, is_mobile=True)
     phone.open(site.widget("asymmetry-touch.html", "asymmetry"))
-    x, y = phone.center("token 1")
-    session = phone.page.context.new_cdp_session(phone.page)
-
-    def touch(kind, *points):
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": a, "y": b} for a, b in points]})
-
-    scrolled = phone.page.evaluate("scrollY")
-    touch("touchStart", (x + 12, y + 12))
-    for step in range(1, 5):
-        touch("touchMove", (x + 12 - 6 * step, y + 12 + 9 * step))
-    touch("touchEnd")
-    new = phone.center("token 1")
-    assert phone.page.evaluate("scrollY") == scrolled
-    assert abs(new[0] - x + 24) < 3 and abs(new[1] - y - 36) < 3
+    check_swipe(phone, "token 1", (-6, 9), start=12)
     phone.part("mode qkv").tap()
     assert set(turns(phone)) != {"balanced"} and phone.said == []
 
@@ -201,12 +191,7 @@ def test_table_twin_has_the_numbers(widget):
 def test_numbers_of_neighboring_cells_do_not_touch(open_page, site, width, tokens):
     page = open_page(viewport={"width": width, "height": 900})
     page.open(site.widget("asymmetry-cells.html", "asymmetry", tokens=FAR[:tokens], **LOUD))
-    free = page.page.evaluate("""() => [...document.querySelectorAll('.qkv-matrix [role=img] span')].map((e) => {
-      const text = document.createRange();
-      text.selectNodeContents(e);
-      return [e.getBoundingClientRect().width - text.getBoundingClientRect().width, e.textContent]; })""")
-    assert max(len(text) for _, text in free) == 5, "there is a long number to look at"
-    assert min(free)[0] > 1, min(free)
+    check_cells(page)
 
 
 @pytest.mark.parametrize("tokens", [3, 4, 6])
@@ -214,17 +199,7 @@ def test_phone_width(open_page, site, tokens):
     page = open_page(viewport={"width": 360, "height": 740})
     page.open(site.widget("asymmetry-phone.html", "asymmetry", tokens=SIX[:tokens], correction="key-bias"))
     page.part("details").locator("summary").click()
-    assert page.page.evaluate("document.documentElement.scrollWidth") == 360
-    wide = page.page.evaluate(
-        "(() => { const right = (e) => e.getBoundingClientRect().right, el = document.querySelector('.qkv-widget');"
-        " return [...el.querySelectorAll('*')].filter((e) => !e.closest('svg') && right(e) > right(el)).length; })()"
-    )
-    assert wide == 0
-    small = page.page.evaluate(
-        "[...document.querySelectorAll('.hit, .qkv-switch, .qkv-range, .qkv-widget button, .qkv-widget summary')]"
-        ".filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"
-    )
-    assert small == []
+    check_width(page, 360, ".hit, .qkv-switch, .qkv-range, .qkv-widget button, .qkv-widget summary")
 
 
 def test_pictures_stand_still_when_the_sentence_changes(open_page, site):
@@ -263,78 +238,36 @@ def test_a_failure_or_no_script_leaves_the_picture(open_page, site):
     assert not without.part("temperature").is_visible()
 
 
-def luminance(color):
-    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
-    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_numbers_can_be_read_in_light_and_dark(open_page, site, theme):
     page = open_page(color_scheme=theme, reduced_motion="reduce")
     page.open(site.widget("asymmetry-theme.html", "asymmetry", mode="qkv", temperature=3, causal=True))
-    colors = page.page.evaluate("""() => {
-      const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-      const rgb = (color) => {
-        c.fillStyle = color; c.fillRect(0, 0, 1, 1);
-        return [...c.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => v / 255); };
-      return [...document.querySelectorAll('.qkv-matrix [role=img] span, .qkv-choice button')]
-        .map((e) => getComputedStyle(e)).map((s) => [rgb(s.color), rgb(s.backgroundColor)]); }""")
+    colors = colors_of(page, ".qkv-matrix [role=img] span, .qkv-choice button")
     assert len(colors) == 48 + 7
-    for text, ground in colors:
-        low, high = sorted((luminance(text), luminance(ground)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5
+    check_contrast(colors)
     assert (luminance(colors[0][0]) > 0.5) is (theme == "dark")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe(open_page, site, theme):
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed (npm ci)")
     page = open_page(color_scheme=theme, reduced_motion="reduce")
     page.open(site.widget("asymmetry-axe.html", "asymmetry", mode="qkv", correction="key-bias"))
-    page.part("details").locator("summary").click()
-    page.page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    assert len(found["passes"]) > 10
-    assert [(v["id"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found["violations"]] == []
+    check_axe(page)
 
 
 def test_print_is_a_light_still(open_page, site):
     page = open_page(color_scheme="dark").open(site.widget("asymmetry-print.html", "asymmetry", mode="qkv"))
-    page.page.emulate_media(media="print", color_scheme="dark")
-    assert page.part("map").is_visible() and not page.part("controls").is_visible()
+    check_print(page, "map")
     assert page.page.locator(".qkv-formula").is_visible()
-    assert page.page.evaluate("getComputedStyle(document.querySelector('.qkv-live')).color") == "rgb(36, 38, 43)"
-
-
-NOTEBOOK = """<div id="out"></div><script type="module">
-const data = %s;
-window.listeners = {};
-window.model = {
-  get: (k) => data[k],
-  set(k, v) { data[k] = v; for (const call of listeners["change:" + k] ?? []) call(); },
-  save_changes() {},
-  on: (e, f) => (listeners[e] ??= []).push(f),
-  off: (e, f) => { listeners[e] = (listeners[e] ?? []).filter((g) => g !== f); },
-};
-const module = await import(URL.createObjectURL(new Blob([data._esm], { type: "text/javascript" })));
-window.cleanup = await module.default.render({ model: window.model, el: document.getElementById("out") });
-document.getElementById("out").dataset.mounted = "yes";
-</script>"""
 
 
 def test_as_a_notebook_runs_it(open_page, site):
-    state = asymmetry.check_state()
-    data = {**state, "still": asymmetry.still(state), "_esm": bundle("asymmetry")}
-    page = open_page()
-    body = NOTEBOOK % json.dumps(data).replace("<", "\\u003c")
-    page.open(site.page("asymmetry-notebook.html", body, head=f"<style>{styles()}</style>"))
+    page = open_in_notebook(open_page(), site, "asymmetry")
     page.page.evaluate("model.set('temperature', -2)")  # a linked slider
     assert page.part("temperature").input_value() == "-2" and seen(page)["pairs"] == "no"
     page.part("mode qkv").click()
-    assert page.page.evaluate("model.get('mode')") == "qkv"
-    page.page.evaluate("cleanup()")
-    assert page.page.evaluate("Object.values(listeners).flat().length") == 0
+    assert page.page.evaluate("[model.get('mode'), saved]") == ["qkv", 1]
+    check_cleanup(page)
     assert page.said == []
 
 
@@ -349,14 +282,4 @@ def test_size_of_the_script():
 def test_time_of_an_input_is_reported(open_page, site):
     state = {"tokens": SIX, "mode": "qkv"}  # the most there is to compute: six tokens, complex eigenvalues, arrows
     page = open_page().open(site.widget("asymmetry-time.html", "asymmetry", **state))
-    times = page.page.evaluate("""async () => {
-      const hand = document.querySelector('[data-part="token 0"]'), times = [];
-      for (let i = 0; i < 60; i++) {
-        const key = i % 2 ? 'ArrowLeft' : 'ArrowRight', from = performance.now();
-        hand.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
-        await null;
-        times.push(performance.now() - from); }
-      return times; }""")
-    median, worst = statistics.median(times), max(times)
-    print(f"\nscript time of one input: median {median:.2f} ms, worst {worst:.2f} ms; budget 4 ms")
-    assert len(times) == 60 and min(times) > 0
+    check_times(page, press_left_and_right("token 0"))

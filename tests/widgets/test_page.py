@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import gzip
-import json
-import statistics
-from pathlib import Path
 
 import pytest
 
-from qkvtheory.widgets import FOLDER, basis_change, bundle, static_html, styles
+from qkvtheory.widgets import FOLDER, basis_change, static_html, styles
+from tests.widgets.page_checks import (
+    check_axe,
+    check_cells,
+    check_cleanup,
+    check_contrast,
+    check_print,
+    check_swipe,
+    check_times,
+    check_width,
+    colors_of,
+    luminance,
+    open_in_notebook,
+    press_left_and_right,
+)
 
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 STAY = "Score matrix, attention map and output stay put."
 
 
@@ -50,11 +60,7 @@ def test_script_repaints_exactly_what_the_server_painted(browser, open_page, sit
 
 def test_mouse(widget):
     before = widget.numbers("before pattern"), widget.numbers("after pattern")
-    x, y = widget.center("basis 0")
-    widget.page.mouse.move(x, y)
-    widget.page.mouse.down()
-    widget.page.mouse.move(x + 20, y - 30, steps=4)
-    widget.page.mouse.up()
+    x, y = widget.drag("basis 0", 20, -30)
     assert widget.value("basis 0") != basis_change.DEFAULT["theta"][0]
     assert (widget.numbers("before pattern"), widget.numbers("after pattern")) == before
     assert widget.states() == ["stays"] * 3
@@ -66,11 +72,7 @@ def test_mouse(widget):
 
 def test_a_token_takes_the_map_with_it_on_both_sides(widget):
     before = widget.numbers("before pattern")
-    x, y = widget.center("token 0")
-    widget.page.mouse.move(x, y)
-    widget.page.mouse.down()
-    widget.page.mouse.move(x + 40, y + 60, steps=3)
-    widget.page.mouse.up()
+    widget.drag("token 0", 40, 60)
     assert widget.numbers("before pattern") != before
     assert widget.numbers("after pattern") == widget.numbers("before pattern")
 
@@ -93,11 +95,7 @@ def test_keyboard(widget):
     assert ring != "none"
     press("Escape")
     assert widget.value("token 0") == [x, y]
-    order = []
-    for _ in range(8):
-        press("Tab")
-        order.append(widget.page.evaluate("document.activeElement.dataset.part"))
-    assert order == ["token 1", "token 2", "basis 0", "basis 1", "squeeze", "forget_k", "forget_v", "reset"]
+    assert widget.tab(8) == ["token 1", "token 2", "basis 0", "basis 1", "squeeze", "forget_k", "forget_v", "reset"]
 
 
 def test_touch(open_page, site):
@@ -105,21 +103,8 @@ def test_touch(open_page, site):
         site.widget("touch.html")
     )
     phone.part("basis 1").scroll_into_view_if_needed()
-    x, y = phone.center("basis 1")
-    session = phone.page.context.new_cdp_session(phone.page)
-
-    def touch(kind, *points):
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": a, "y": b} for a, b in points]})
-
-    scrolled = phone.page.evaluate("scrollY")
-    touch("touchStart", (x + 15, y + 15))  # beside the knob, inside the 44 px target
-    for step in range(1, 5):
-        touch("touchMove", (x + 15 - 6 * step, y + 15 - 9 * step))
-    touch("touchEnd")
-    assert phone.page.evaluate("scrollY") == scrolled
+    check_swipe(phone, "basis 1", (-6, -9), start=15)  # beside the knob, inside the 44 px target
     assert phone.value("basis 1") != basis_change.DEFAULT["theta"][1]
-    new = phone.center("basis 1")
-    assert abs(new[0] - x + 24) < 3 and abs(new[1] - y + 36) < 3
     assert phone.states() == ["stays"] * 3
     assert phone.said == []
 
@@ -185,13 +170,7 @@ def test_numbers_of_neighboring_cells_do_not_touch(open_page, site, width, token
     far = [[2.0, -2.0], [-2.0, 2.0], [2.0, 2.0], [1.0, -2.0]][:tokens]
     for name, state in (("full", {"squeeze": 12}), ("large", {"forget_k": True, "theta": [[-2.0, 2.0], [2.0, 1.9]]})):
         page.open(site.widget(f"cells-{name}.html", tokens=far, **state))
-        free = page.page.evaluate("""() => [...document.querySelectorAll('.qkv-matrix [role=img] span')].map((e) => {
-          const text = document.createRange();
-          text.selectNodeContents(e);
-          return [e.getBoundingClientRect().width - text.getBoundingClientRect().width, e.textContent]; })""")
-        longest = max(len(text) for _, text in free)
-        assert longest == 5, "there is a long number to look at"
-        assert min(free)[0] > 1, min(free)
+        check_cells(page)
 
 
 def test_moving_a_squeezed_basis_starts_from_what_is_seen(widget):
@@ -278,22 +257,7 @@ def test_phone_width(open_page, site, tokens):
     rows = [*basis_change.DEFAULT["tokens"], [1.0, -0.4]][:tokens]
     page = open_page(viewport={"width": 360, "height": 740}).open(site.widget("phone.html", tokens=rows, forget_k=True))
     page.part("details").locator("summary").click()
-    assert page.page.evaluate("document.documentElement.scrollWidth") == 360
-    wide = page.page.evaluate(
-        "(() => { const right = (e) => e.getBoundingClientRect().right, el = document.querySelector('.qkv-widget');"
-        " return [...el.querySelectorAll('*')].filter((e) => !e.closest('svg') && right(e) > right(el)).length; })()"
-    )
-    assert wide == 0
-    small = page.page.evaluate(
-        "[...document.querySelectorAll('.hit, .qkv-switch, .qkv-range input, .qkv-widget button, .qkv-widget summary')]"
-        ".filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"
-    )
-    assert small == []
-
-
-def luminance(color):
-    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
-    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+    check_width(page, 360, ".hit, .qkv-switch, .qkv-range input, .qkv-widget button, .qkv-widget summary")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -304,31 +268,16 @@ def test_numbers_can_be_read_in_light_and_dark(open_page, site, theme, by):
     page.open(site.widget("theme.html", squeeze=8, forget_k=True))
     if by == "site":
         page.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
-    # A canvas turns every CSS color into plain sRGB.
-    colors = page.page.evaluate("""() => {
-      const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-      const rgb = (color) => {
-        c.fillStyle = color; c.fillRect(0, 0, 1, 1);
-        return [...c.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => v / 255); };
-      return [...document.querySelectorAll('.qkv-matrix [role=img] span')].map((e) => getComputedStyle(e))
-        .map((s) => [rgb(s.color), rgb(s.backgroundColor)]); }""")
+    colors = colors_of(page, ".qkv-matrix [role=img] span")
     assert len(colors) == 24 + 48
-    for text, ground in colors:
-        low, high = sorted((luminance(text), luminance(ground)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5
+    check_contrast(colors)
     assert (luminance(colors[0][0]) > 0.5) is (theme == "dark")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe(open_page, site, theme):
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed (npm ci)")
     page = open_page(color_scheme=theme, reduced_motion="reduce").open(site.widget("axe.html", forget_k=True))
-    page.part("details").locator("summary").click()
-    page.page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    assert len(found["passes"]) > 10
-    assert [(v["id"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found["violations"]] == []
+    check_axe(page)
 
 
 def test_reduced_motion(open_page, site):
@@ -340,38 +289,11 @@ def test_reduced_motion(open_page, site):
 
 def test_print_is_a_light_still(open_page, site):
     page = open_page(color_scheme="dark").open(site.widget("print.html"))
-    page.page.emulate_media(media="print", color_scheme="dark")
-    assert page.part("after pattern").is_visible() and not page.part("controls").is_visible()
-    ink = page.page.evaluate("getComputedStyle(document.querySelector('.qkv-live')).color")
-    assert ink == "rgb(36, 38, 43)"
-
-
-NOTEBOOK = """<div id="out"></div><script type="module">
-const data = %s;
-window.listeners = {};
-window.model = {
-  get: (k) => data[k],
-  set(k, v) {
-    const same = JSON.stringify(data[k]) === JSON.stringify(v);
-    data[k] = v;
-    if (!same) for (const call of listeners["change:" + k] ?? []) call();
-  },
-  save_changes() { window.saved = (window.saved ?? 0) + 1; },
-  on: (e, f) => (listeners[e] ??= []).push(f),
-  off: (e, f) => { listeners[e] = (listeners[e] ?? []).filter((g) => g !== f); },
-};
-const module = await import(URL.createObjectURL(new Blob([data._esm], { type: "text/javascript" })));
-window.cleanup = await module.default.render({ model: window.model, el: document.getElementById("out") });
-document.getElementById("out").dataset.mounted = "yes";
-</script>"""
+    check_print(page, "after pattern")
 
 
 def test_as_a_notebook_runs_it(open_page, site):
-    state = basis_change.check_state()
-    data = {**state, "still": basis_change.still(state), "_esm": bundle("basis-change")}
-    page = open_page()
-    body = NOTEBOOK % json.dumps(data).replace("<", "\\u003c")
-    page.open(site.page("notebook.html", body, head=f"<style>{styles()}</style>"))
+    page = open_in_notebook(open_page(), site, "basis-change")
     page.page.evaluate("model.set('squeeze', 3)")  # a linked slider
     assert page.part("squeeze").input_value() == "3"
     page.part("forget_v").check()
@@ -381,8 +303,7 @@ def test_as_a_notebook_runs_it(open_page, site):
     page.page.evaluate("document.addEventListener('keydown', (e) => e.preventDefault())")
     page.part("squeeze").press("ArrowRight")
     assert page.part("squeeze").input_value() == "3.1"
-    page.page.evaluate("cleanup()")
-    assert page.page.evaluate("Object.values(listeners).flat().length") == 0
+    check_cleanup(page)
     page.page.evaluate("model.set('forget_v', false)")
     page.part("token 0").press("ArrowUp")
     assert page.states() == ["stays", "stays", "moves"]  # nobody listens any more
@@ -397,14 +318,4 @@ def test_size_of_the_script():
 
 
 def test_time_of_an_input_is_reported(widget):
-    times = widget.page.evaluate("""async () => {
-      const hand = document.querySelector('[data-part="basis 0"]'), times = [];
-      for (let i = 0; i < 60; i++) {
-        const key = i % 2 ? 'ArrowLeft' : 'ArrowRight', from = performance.now();
-        hand.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
-        await null;
-        times.push(performance.now() - from); }
-      return times; }""")
-    median, worst = statistics.median(times), max(times)
-    print(f"\nscript time of one input: median {median:.2f} ms, worst {worst:.2f} ms; budget 4 ms")
-    assert len(times) == 60 and min(times) > 0
+    check_times(widget, press_left_and_right("basis 0"))

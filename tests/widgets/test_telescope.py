@@ -12,7 +12,7 @@ import pytest
 
 from qkvtheory import widgets
 from qkvtheory.stacks import eliminate_queries
-from qkvtheory.widgets import bundle, static_html, telescope
+from qkvtheory.widgets import bundle, static_html, telescope, telescope_picture
 
 ON = [(False, False), (True, False), (True, True)]
 
@@ -52,10 +52,11 @@ def look(state, weights):
         "keys": list(chosen.keys), "causes": [list(c) for c in chosen.causes], "skips": list(chosen.skips),
         "counts": [chosen.before, chosen.left, chosen.saved], "refused": chosen.refused, "first": seen.first,
         "wanted": [a.tolist() for a in seen.wanted], "got": [a if a is None else a.tolist() for a in seen.got],
-        "errors": seen.errors, "sentence": telescope.sentence(state, seen), "tiles": telescope.tiles(state, chosen),
-        "happens": telescope.happens(state, chosen), "legend": telescope.legend(state, chosen),
-        "zeros": telescope.zeros(chosen), "void": telescope.void(seen),
-        "hints": [telescope.hint(pressed, possible) for pressed in (False, True) for possible in (False, True)],
+        "errors": seen.errors, "sentence": telescope.sentence(state, seen),
+        "tiles": telescope_picture.tiles(state, chosen), "happens": telescope_picture.happens(state, chosen),
+        "legend": telescope_picture.legend(state, chosen), "zeros": telescope_picture.zeros(chosen),
+        "void": telescope_picture.void(seen),
+        "hints": [telescope_picture.hint(pressed, possible) for pressed in (False, True) for possible in (False, True)],
     }  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_the_counts_are_those_of_the_matrices():
         keys = sum(4 - size(block.attention.W_K) for block in new.blocks)
         skips = sum(4 for block in new.blocks if not isinstance(block.mlp_skip, bool))
         assert chosen.saved == (4 if state["shared"] else 12) - stored + keys - skips, state
-        if telescope.zeros(chosen):  # every saved number is such a zero
+        if telescope_picture.zeros(chosen):  # every saved number is such a zero
             triangular = set(chosen.W_Q) == {"T"} if state["shared"] else chosen.W_Q.count("T")
             assert chosen.saved == triangular + chosen.W_K.count("T") and "I" not in (*chosen.W_Q, *chosen.W_K), state
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import json
-import statistics
 
 import pytest
 
-from qkvtheory.widgets import FOLDER, bundle, styles, telescope
-from tests.widgets.test_page import AXE, NOTEBOOK, luminance
+from qkvtheory.widgets import FOLDER, bundle, telescope_picture
+from tests.widgets.page_checks import (
+    check_axe,
+    check_cleanup,
+    check_contrast,
+    check_print,
+    check_times,
+    check_width,
+    colors_from,
+    open_in_notebook,
+)
 
 
 @pytest.fixture
@@ -157,11 +164,7 @@ def test_norm_tie_and_singular_matrix(widget):
 
 def test_keyboard(widget):
     press = widget.page.keyboard.press
-    order = []
-    for _ in range(7):
-        press("Tab")
-        order.append(widget.page.evaluate("document.activeElement.dataset.part"))
-    assert order == [*telescope.SWITCHES, "reset"]  # a repair waits until there is something to repair
+    assert widget.tab(7) == [*telescope_picture.SWITCHES, "reset"]  # a repair waits until there is something to repair
     widget.part("norm").focus()
     press("Space")
     assert states(widget) == broken_from(1)
@@ -200,17 +203,7 @@ def test_phone_width(open_page, address, width, state):
     page.part("shared").tap()
     page.part("shared").tap()
     page.part("details").locator("summary").tap()
-    assert page.page.evaluate("document.documentElement.scrollWidth") == width
-    inside = """() => {
-      const right = (e) => e.getBoundingClientRect().right, el = document.querySelector('.qkv-widget');
-      return [...el.querySelectorAll('*')]
-        .filter((e) => !e.closest('svg') && right(e) > right(el)).map((e) => e.outerHTML); }"""
-    assert page.page.evaluate(inside) == []
-    small = page.page.evaluate(
-        "[...document.querySelectorAll('.qkv-switch, .qkv-widget button, .qkv-widget summary')]"
-        ".filter((e) => e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"
-    )
-    assert small == []
+    check_width(page, width, ".qkv-switch, .qkv-widget button, .qkv-widget summary")
     meet = """() => { const meets = [], box = (e) => e.getBoundingClientRect();
       const text = [...document.querySelectorAll('.qkv-pipe [data-part^=tile], .qkv-pipe .qkv-mark, .qkv-state > b')];
       text.forEach((a, i) => text.slice(i + 1).forEach((b) => { const [p, q] = [box(a), box(b)];
@@ -247,14 +240,8 @@ def test_a_failure_leaves_the_picture(open_page, address):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("state", [{"mlp_skip": True, "tied": True}, {"attention_skip": False}, {"singular": True}])
 def test_axe(open_page, address, theme, state):
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed (npm ci)")
     page = open_page(color_scheme=theme, reduced_motion="reduce").open(address(**state))
-    page.part("details").locator("summary").click()
-    page.page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    assert len(found["passes"]) > 10
-    assert [(v["id"], [n["html"][:200] for n in v["nodes"]][:3]) for v in found["violations"]] == []
+    check_axe(page)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -262,18 +249,12 @@ def test_marks_can_be_read_on_their_tubes(open_page, address, theme):
     """axe does not look behind a pseudo-element: the tubes are painted there."""
     for state in ({"mlp_skip": True}, {"attention_skip": False}):
         page = open_page(color_scheme=theme).open(address(**state))
-        colors = page.page.evaluate("""() => {
-          const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-          const rgb = (color) => {
-            c.fillStyle = color; c.fillRect(0, 0, 1, 1);
-            return [...c.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => v / 255); };
-          return [...document.querySelectorAll('.qkv-state:not(.qkv-logits), .qkv-sub')].flatMap((li) =>
-            [...li.querySelectorAll('.qkv-mark, .qkv-state > b i, small')].map((e) =>
-              [rgb(getComputedStyle(e).color), rgb(getComputedStyle(li, '::before').backgroundColor)])); }""")
+        pairs = """[...document.querySelectorAll('.qkv-state:not(.qkv-logits), .qkv-sub')].flatMap((li) =>
+          [...li.querySelectorAll('.qkv-mark, .qkv-state > b i, small')].map((e) =>
+            [getComputedStyle(e).color, getComputedStyle(li, '::before').backgroundColor]))"""
+        colors = colors_from(page, pairs)
         assert len(colors) >= 7 + 7 + 6
-        for text, ground in colors:
-            low, high = sorted((luminance(text), luminance(ground)))
-            assert (high + 0.05) / (low + 0.05) >= 4.5
+        check_contrast(colors)
 
 
 def test_reduced_motion(open_page, address):
@@ -285,23 +266,16 @@ def test_reduced_motion(open_page, address):
 
 def test_print_is_a_light_still(open_page, address):
     page = open_page(color_scheme="dark").open(address())
-    page.page.emulate_media(media="print", color_scheme="dark")
-    assert page.part("pipe").is_visible() and not page.part("controls").is_visible()
-    ink = page.page.evaluate("getComputedStyle(document.querySelector('.qkv-live')).color")
-    assert ink == "rgb(36, 38, 43)"
+    check_print(page, "pipe")
 
 
 def test_as_a_notebook_runs_it(open_page, site):
-    state = telescope.check_state()
-    data = {**state, "still": telescope.still(state), "_esm": bundle("telescope")}
-    body = NOTEBOOK % json.dumps(data).replace("<", "\\u003c")
-    page = open_page().open(site.page("telescope-notebook.html", body, head=f"<style>{styles()}</style>"))
+    page = open_in_notebook(open_page(), site, "telescope")
     page.page.evaluate("model.set('mlp_skip', true)")
     assert states(page) == broken_from(2)
     page.part("repair linear").click()
     assert page.page.evaluate("[model.get('mlp_repair'), saved]") == ["linear", 1]
-    page.page.evaluate("cleanup()")
-    assert page.page.evaluate("Object.values(listeners).flat().length") == 0
+    check_cleanup(page)
     assert page.said == []
 
 
@@ -312,15 +286,6 @@ def test_size_of_the_script():
 
 
 def test_time_of_an_input_is_reported(widget):
-    times = widget.page.evaluate("""async () => {
-      const switches = ['mlp_skip', 'norm', 'tied', 'shared'].map((n) => document.querySelector(`[data-part="${n}"]`));
-      const times = [];
-      for (let i = 0; i < 80; i++) {
-        const from = performance.now();
-        switches[i % 4].click();
-        await null;
-        times.push(performance.now() - from); }
-      return times; }""")
-    median, worst = statistics.median(times), max(times)
-    print(f"\nscript time of one input: median {median:.2f} ms, worst {worst:.2f} ms; budget 4 ms")
-    assert len(times) == 80 and min(times) > 0
+    act = """((switches) => (i) => switches[i % 4].click())(
+      ['mlp_skip', 'norm', 'tied', 'shared'].map((n) => document.querySelector(`[data-part="${n}"]`)))"""
+    check_times(widget, act, count=80)
