@@ -45,13 +45,22 @@ def head(core: Heads, h: int, q: Any, k: Any) -> np.ndarray:
 
 
 def block(layer: Block, x: Any) -> np.ndarray:
-    """Topologies T0, TA, TM, T2, from definition 1.9: Y = [X +] MHA(X), then [Y +] MLP(Y)."""
-    y = attention(layer.attention, x)
-    if layer.attention_skip:
-        y = y + x
+    """From definition 1.9, without norms: Y = [X +] MHA(X), then [Y +] MLP(Y); or, parallel, [X +] MHA(X) + MLP(X)."""
+    y = attention(layer.attention, x) + skipped(layer.attention_skip, x)
+    if layer.parallel:
+        return y + transformed(layer, x)
+    return transformed(layer, y) + skipped(layer.mlp_skip, y)
+
+
+def transformed(layer: Block, y: Any) -> np.ndarray:
+    """MLP(y)."""
     hidden = layer.mlp.act(plus(y @ layer.mlp.W_up, layer.mlp.b_up))
-    out = plus(hidden @ layer.mlp.W_down, layer.mlp.b_down)
-    return out + y if layer.mlp_skip else out
+    return plus(hidden @ layer.mlp.W_down, layer.mlp.b_down)
+
+
+def skipped(skip: Any, x: Any) -> np.ndarray:
+    """What a skip adds: nothing, x, or x A."""
+    return x @ skip if hasattr(skip, "shape") else x * int(skip)
 
 
 def rotation(core: Heads, t: int, like: Any) -> np.ndarray:

@@ -204,11 +204,14 @@ def writes(w: Any) -> Pairs:
 
 
 def further_blocks(w: Any) -> Pairs:
-    """With biases, and in numbers against the blocks written out, in each of the four topologies."""
+    """With biases, and in numbers against the blocks written out: all four topologies, learned skips, parallel."""
     pairs = [*rebased(w, biases=True)]
     if w.lane in ("exact", "numeric"):
         x = w.matrix("X", "n", "d")
-        cases = [w.block(biases=True, topology=(a, m)) for a in (True, False) for m in (True, False)]
+        learned = (w.matrix("A", "d", "d"), w.matrix("B", "d", "d"))
+        topologies = [learned, *((a, m) for a in (True, False) for m in (True, False))]
+        cases = [w.block(biases=True, topology=topology) for topology in topologies]
+        cases += [w.block(biases=True, topology=(a, False), parallel=True) for a in (True, False, learned[0])]
         pairs += [(slow.block(b, x), b(x)) for b in cases]
     return pairs
 
