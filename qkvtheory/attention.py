@@ -92,6 +92,7 @@ class Heads:
     scale: factor on q k^T, 1/sqrt(head width) unless given. pattern: softmax(scores, keep) or another row pattern.
     rotate: positions as a function of (heads, n, head width), applied to queries and keys (RoPE).
     bias: array (n, n') or (heads, n, n') added to the scores (ALiBi, relative bias). norm_q, norm_k: QK-norm.
+    correction: a function of all scores (heads, n, n'), after the bias and before the cap (``positions.Correction``).
     softcap: tau, for tau * tanh(scores / tau).
 
     >>> core = Heads(2, mask=causal(3))
@@ -109,6 +110,7 @@ class Heads:
     norm_q: Callable[[Any], Any] | None = None
     norm_k: Callable[[Any], Any] | None = None
     softcap: float | None = None
+    correction: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.kv_heads < 1 or self.heads % self.kv_heads:
@@ -151,6 +153,7 @@ class Heads:
         if self.bias is not None:
             check_cover("bias", self.bias, s)
             s = s + like(self.bias, s)
+        s = self.correction(s) if self.correction else s
         return s if self.softcap is None else self.softcap * array_namespace(s).tanh(s / self.softcap)
 
     def groups_hint(self, width: int, keys: int) -> str:

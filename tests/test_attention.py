@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qkvtheory import Attention, Heads, HypothesisError, causal, prefix, sliding_window
 from qkvtheory.attention import base_two, merge, rational, repeat, rms_norm, softmax, split
 from qkvtheory.lanes import slow
-from qkvtheory.positions import rope
+from qkvtheory.positions import Correction, rope
 
 
 @st.composite
@@ -35,6 +35,7 @@ def layers(draw):
         norm_q=rms_norm(rng.uniform(1, 2, width)) if draw(st.booleans()) else None,
         norm_k=rms_norm() if draw(st.booleans()) else None,
         softcap=draw(st.sampled_from([None, 1.5])),
+        correction=Correction(rng.normal(size=(n, n, 3)), rng.normal(size=3), 0.5) if draw(st.booleans()) else None,
     )
     sizes = {"Q": (d, heads * width), "K": (d, groups * width), "V": (d, groups * value_width)}
     W = {f"W_{c}": rng.normal(size=s) for c, s in (sizes | {"O": (heads * value_width, d)}).items()}

@@ -38,10 +38,22 @@ def head(core: Heads, h: int, q: Any, k: Any) -> np.ndarray:
             scores[i, j] = scale * sum(q[i, c] * k[j, c] for c in range(q.shape[1]))
     for extra in (core.bias,):
         scores = scores if extra is None else scores + (extra if extra.ndim == 2 else extra[h])
+    if core.correction is not None:
+        scores = corrected(core.correction, scores)
     if core.softcap is not None:
         scores = core.softcap * np.tanh(scores / core.softcap)
     mask = core.mask if core.mask is None or core.mask.ndim == 2 else core.mask[h]
     return core.pattern(scores, mask)
+
+
+def corrected(correction: Any, scores: Any) -> np.ndarray:
+    """Every score by itself: copied to the channels, the table added, the weighted channels summed."""
+    channels = range(len(correction.weights))
+    out = np.empty_like(scores)
+    for i, j in np.ndindex(*scores.shape):
+        terms = ((scores[i, j] + correction.table[i, j, c]) * correction.weights[c] for c in channels)
+        out[i, j] = sum(terms) + correction.bias
+    return out
 
 
 def block(layer: Block, x: Any) -> np.ndarray:
