@@ -413,6 +413,32 @@ def two_head_keys(partner: Any, length: float) -> tuple[np.ndarray, np.ndarray]:
     >>> first.tolist(), second.tolist()
     ([[3.0], [6.0]], [[6.0], [3.0]])
     """
+    smaller, pair = pairs_of(partner, length)
+    directions = np.eye(len(pair) // 2)[pair]
+    lengths = np.where(smaller, 1.0, 2.0)
+    return tuple(length * along[:, None] * directions for along in (lengths, 3 - lengths))
+
+
+def keys_for_involution(partner: Any, length: float) -> np.ndarray:
+    """Keys (n x 2) of one head that swaps i and partner[i] at a negative temperature s, as |s| length^2 grows.
+
+    ``partner``: an involution without fixed points, such as [3, 2, 1, 0]. The smaller token of each pair has a
+    direction of its own on a half circle, equally spaced, and its partner the opposite one. With queries equal to keys
+    the score s k_i k_j^T is largest at the partner, by |s| length^2 (1 - cos(2 pi / n)) (claim negative-temperature-
+    involution; ours). Raises HypothesisError "involution" for another ``partner``, ValueError for a ``length`` that is
+    not finite.
+
+    >>> keys_for_involution([1, 0, 3, 2], 2.0).round(9).tolist()
+    [[2.0, 0.0], [-2.0, -0.0], [0.0, 2.0], [-0.0, -2.0]]
+    """
+    smaller, pair = pairs_of(partner, length)
+    angles = 2 * np.pi * pair / len(pair)
+    signs = np.where(smaller, length, -length)
+    return signs[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def pairs_of(partner: Any, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens are the smaller one of their pair, and the number of the pair of each token; shape (n,) both."""
     if not math.isfinite(length):
         raise ValueError(f"length must be a finite number, not {length}")
     to = np.asarray(partner)
@@ -425,9 +451,7 @@ def two_head_keys(partner: Any, length: float) -> tuple[np.ndarray, np.ndarray]:
     pair = np.zeros(n, dtype=int)
     pair[smaller] = np.arange(n // 2)
     pair[to[smaller]] = np.arange(n // 2)
-    directions = np.eye(n // 2)[pair]
-    lengths = np.where(smaller, 1.0, 2.0)
-    return tuple(length * along[:, None] * directions for along in (lengths, 3 - lengths))  # type: ignore[return-value]
+    return smaller, pair
 
 
 def is_pairing(to: np.ndarray) -> bool:

@@ -387,18 +387,36 @@ def test_two_heads_swap_what_one_cannot(partner):
     assert max(symmetric.pair_sums(a).max() for a in (first, second)) <= 1 + 1e-14
 
 
+@pytest.mark.parametrize("partner", [[3, 2, 1, 0], [2, 3, 0, 1], [1, 0], [5, 4, 3, 2, 1, 0], [1, 0, 3, 2, 5, 4, 7, 6]])
+def test_one_head_swaps_everything_at_a_negative_temperature(partner):
+    n = len(partner)
+    keys = symmetric.keys_for_involution(partner, 1.0)
+    assert keys.shape == (n, 2)
+    np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1)
+    np.testing.assert_array_equal(keys[partner], -keys)
+    scores = -keys @ keys.T
+    ahead = np.sort(scores, axis=1)
+    np.testing.assert_allclose(ahead[:, -1], scores[range(n), partner])
+    np.testing.assert_allclose(ahead[:, -1] - ahead[:, -2], 1 - np.cos(np.pi / (n // 2)))
+    sent = softmax(100 * scores)[range(n), partner]
+    assert sent.min() > 1 - 1e-9
+    assert softmax(-100 * scores)[range(n), partner].max() < 0.5  # at a positive temperature it is the other way round
+
+
 @pytest.mark.parametrize(
     "partner", [[0, 1], [1, 2, 0], [1, 1], [1, 0, 2], [], [1.0, 0.0], [True, False], [[1, 0]], 1, ["b", "a"], None]
 )
-def test_two_heads_need_an_involution(partner):
-    with pytest.raises(HypothesisError, match="involution"):
-        symmetric.two_head_keys(partner, 1.0)
+def test_swaps_need_an_involution(partner):
+    for make in (symmetric.two_head_keys, symmetric.keys_for_involution):
+        with pytest.raises(HypothesisError, match="involution"):
+            make(partner, 1.0)
 
 
 @pytest.mark.parametrize("length", [np.nan, np.inf, -np.inf])
 def test_keys_have_a_finite_length(length):
-    with pytest.raises(ValueError, match="length must be a finite number"):
-        symmetric.two_head_keys([1, 0], length)
+    for make in (symmetric.two_head_keys, symmetric.keys_for_involution):
+        with pytest.raises(ValueError, match="length must be a finite number"):
+            make([1, 0], length)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
