@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +70,49 @@ def run(
     lanes: Iterable[str] = LANES,
     progress: Callable[[ClaimReport], None] = lambda report: None,
     say: Callable[[str], None] = lambda line: None,
+    workers: int = 1,
 ) -> list[ClaimReport]:
     """Check the named claims (all of them by default). ``progress`` is called as each one is done, ``say`` with news
-    of the formal lane, which comes first and takes longest.
+    of the formal lane, which comes first and takes longest. ``workers``: processes among which the claims are shared;
+    more than one only where this module may be imported anew, so not in a script without a main guard.
     """
     claims = register()
     chosen, lanes = [claims[i] for i in ids or claims], tuple(lanes)
     wanted = [c.id for c in chosen if "formal" in lanes and c.id in formal.LEMMAS]
     proved = formal.check(wanted, say=say) if wanted else {}
     reports = []
-    for claim in chosen:
-        here = tuple(lane for lane in lanes_of(claim) if lane in lanes)
-        results = {lane: run_lane(claim, lane) for lane in here if lane != "formal"}
-        controls = [c for c in (run_control(claim, control, here) for control in claim.controls) if c.lanes]
+    for claim, (results, controls) in zip(chosen, checked_in_turn(chosen, lanes, workers), strict=True):
         if claim.id in proved:
             results["formal"] = formal_result(proved[claim.id])
             controls += [formal_control(c) for c in proved[claim.id].controls]
         reports.append(ClaimReport(claim, results, controls))
         progress(reports[-1])
     return reports
+
+
+Checked = tuple[dict[str, LaneResult], list[ControlResult]]
+FEW = 8  # claims: starting further processes would take longer than checking them
+
+
+def checked_in_turn(claims: Sequence[Claim], lanes: tuple[str, ...], workers: int) -> Iterator[Checked]:
+    """The results of each claim, in order. Claims hold functions and cannot be sent; their ids can."""
+    if workers < 2 or len(claims) <= FEW:
+        yield from (checked(claim, lanes) for claim in claims)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(checked_by_id, [claim.id for claim in claims], [lanes] * len(claims))
+
+
+def checked_by_id(id: str, lanes: tuple[str, ...]) -> Checked:
+    return checked(register()[id], lanes)
+
+
+def checked(claim: Claim, lanes: tuple[str, ...]) -> Checked:
+    """One claim in these lanes but the formal one, with its controls."""
+    here = tuple(lane for lane in lanes_of(claim) if lane in lanes)
+    results = {lane: run_lane(claim, lane) for lane in here if lane != "formal"}
+    controls = [c for c in (run_control(claim, control, here) for control in claim.controls) if c.lanes]
+    return results, controls
 
 
 def formal_result(proof: Any) -> LaneResult:
@@ -268,5 +295,5 @@ def timed_run(
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[ClaimReport], float]:
     start = time.perf_counter()
-    reports = run(ids, lanes, progress, say)
+    reports = run(ids, lanes, progress, say, workers=os.cpu_count() or 1)
     return reports, time.perf_counter() - start
