@@ -1,4 +1,7 @@
-"""The command line: ``python -m qkvtheory check | list | show``. Exit codes: 0 pass, 1 a check failed, 2 bad input."""
+"""The command line: ``python -m qkvtheory check | list | show | count``.
+
+Exit codes: 0 pass, 1 a check failed, 2 bad input.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    from qkvtheory.count import command as count_command
+
     top = argparse.ArgumentParser(
         prog="python -m qkvtheory", description="Check the claims of the book on this machine."
     )
@@ -78,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         "show", run_show, "one claim: statement, steps, lanes, last result", "python -m qkvtheory show eliminate-q"
     )
     show.add_argument("id", metavar="ID")
+    count = add("count", run_count, "parameters, multiply-accumulates and KV cache of a model", count_command.EXAMPLE)
+    count_command.options(count)
     return top
 
 
@@ -329,3 +336,16 @@ def print_last(id: str) -> None:
         return
     stale = f" (run the check again: {'; '.join(wrong)})" if wrong else ""
     print(f"last result, {time}{stale}: {lanes}")
+
+
+# -- count -------------------------------------------------------------------------------------------------------------
+
+
+def run_count(args: argparse.Namespace) -> int:
+    from qkvtheory.count import command
+
+    try:
+        command.run(args)
+    except ValueError as mistake:
+        raise BadInput(str(mistake)) from mistake
+    return OK

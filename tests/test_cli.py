@@ -121,7 +121,7 @@ def test_no_or_unknown_commands_exit_with_two(arguments, capsys):
     assert "usage:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["check", "list", "show"])
+@pytest.mark.parametrize("command", ["check", "list", "show", "count"])
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
