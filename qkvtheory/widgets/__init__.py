@@ -17,12 +17,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qkvtheory.widgets import asymmetry, basis_change, telescope
+from qkvtheory.widgets import asymmetry, basis_change, cache, energy, telescope
 
-__all__ = ["WIDGETS", "Asymmetry", "BasisChange", "Telescope", "bundle", "static_html", "styles"]
+__all__ = ["WIDGETS", "Asymmetry", "BasisChange", "Cache", "Energy", "Telescope", "bundle", "static_html", "styles"]
 
 FOLDER = Path(__file__).parent
-WIDGETS = {"basis-change": basis_change, "asymmetry": asymmetry, "telescope": telescope}
+WIDGETS = {
+    "basis-change": basis_change,
+    "asymmetry": asymmetry,
+    "telescope": telescope,
+    "energy": energy,
+    "cache": cache,
+}
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./qkv\.mjs";\n', re.MULTILINE)
 
 

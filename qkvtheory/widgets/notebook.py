@@ -40,10 +40,11 @@ class Figure(anywidget.AnyWidget):
 
     def check_one(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
-        old, new = getattr(self, name), self.checked({name: value})[name]
-        if isinstance(new, list) and old and len(new) != len(old):
-            raise traitlets.TraitError(f"this figure was made for {len(old)} {name}, not {len(new)}; make a new one")
-        return new
+        state = {key: getattr(self, key) for key in self.module.DEFAULT}
+        old = state[name]
+        if isinstance(value, list) and old and len(value) != len(old):
+            raise traitlets.TraitError(f"this figure was made for {len(old)} {name}, not {len(value)}; make a new one")
+        return self.checked({**state, name: value})[name]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         made = super()._repr_mimebundle_(**kwargs)
@@ -84,6 +85,27 @@ class BasisChange(figure("basis-change")):  # type: ignore[misc]
     >>> figure, slider = BasisChange(), FloatSlider(max=12, description="squeeze")
     >>> _ = jslink((slider, "value"), (figure, "squeeze"))
     >>> box = VBox([slider, figure])
+    """
+
+
+class Energy(figure("energy")):  # type: ignore[misc]
+    """Keys and queries to drag: a query that reads again and again rolls downhill, if values are keys.
+
+    Traits: K, V (keys and values, 3 to 6 rows of 2), Q (queries, 1 to 3 rows of 2), alpha (0.2 to 4), tied (boolean).
+
+    >>> figure = Energy(Q=[[0.5, 1.9]])
+    >>> figure.tied = False
+    """
+
+
+class Cache(figure("cache")):  # type: ignore[misc]
+    """What every variant of attention keeps in memory, in bytes, and what it costs where that was measured.
+
+    Traits: model (a preset of ``qkvtheory.count``), tokens (1024 to 1048576), batch (1 to 256), number ("fp32", "bf16"
+    or "fp8"), variant (a name such as "Q-K=V" or "GQA-4"), memory (24, 80 or 141 GB).
+
+    >>> figure = Cache(model="llama-3-8b", variant="Q-GQA-8")
+    >>> figure.number = "fp8"
     """
 
 

@@ -167,6 +167,26 @@ export const rope = (rows) => rows.map(([x, y], t) => {
 export const affinity = (logs, i, j, k) =>
   logs[i][j] + logs[j][k] + logs[k][i] - logs[i][k] - logs[k][j] - logs[j][i];
 
+// Reading with one query, a row; see qkvtheory/energy.py. The largest score is taken out, so that no exponential overflows.
+const inner = (a, b) => a.reduce((sum, x, c) => sum + x * b[c], 0);
+const mean = (row, points) => points[0].map((_, c) => row.reduce((sum, a, j) => sum + a * points[j][c], 0));
+function weigh(q, keys, scale) {
+  const s = keys.map((k) => scale * inner(q, k)), top = Math.max(...s), e = s.map((x) => Math.exp(x - top));
+  const sum = e.reduce((all, x) => all + x);
+  return { row: e.map((x) => x / sum), log: top + Math.log(sum) };
+}
+export const readOut = (q, keys, values, scale) => mean(weigh(q, keys, scale).row, values);
+export const energy = (q, keys, scale) => inner(q, q) / 2 - weigh(q, keys, scale).log / scale;
+export function jacobian(q, keys, values, scale) {
+  const { row } = weigh(q, keys, scale), k = mean(row, keys), v = mean(row, values);
+  return v.map((_, a) => k.map((_, b) => scale * row.reduce((sum, x, j) => sum + x * (values[j][a] - v[a]) * (keys[j][b] - k[b]), 0)));
+}
+export function descend(q, keys, values, scale, steps) {
+  const path = [q];
+  while (path.length <= steps) path.push(readOut(path.at(-1), keys, values, scale));
+  return path;
+}
+
 // --- the same text as text.py ---
 
 export const UNIT = 52, REACH = 2;

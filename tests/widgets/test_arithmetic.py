@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from qkvtheory import energy
 from qkvtheory.attention import Heads, causal
-from qkvtheory.widgets import basis_change, bundle, text
+from qkvtheory.widgets import basis_change, bundle, cache, text
 
 IMPORT = "const m = await import(folder + 'qkv.mjs');\n"
 WIDGET = "const w = await import(folder + 'basis_change.mjs'); const m = await import(folder + 'qkv.mjs');\n"
+CACHE = "const c = await import(folder + 'cache.mjs');\n"
 
 
 def close(got, expected, tolerance=1e-12):
@@ -206,3 +208,68 @@ def test_the_bundle_is_the_same_module(node):
     const result = [...keys, ...[one, two].map((m) => m.after(data.state, data.state.theta))];"""
     ours, theirs, face, one, two = node(script, {"code": bundle("basis-change"), "state": basis_change.check_state()})
     assert ours == theirs and face == ["render"] and one == two
+
+
+# --- reading: a query among keys ---
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (4, 2), (6, 2), (5, 7)])
+def test_read_out_energy_and_jacobian(node, sizes):
+    n, d = sizes
+    script = """const result = data.map(([q, keys, values, scale]) => [m.readOut(q, keys, values, scale),
+      m.energy(q, keys, scale), m.jacobian(q, keys, values, scale)]);"""
+    cases = []
+    for seed in range(20):
+        q, keys, values = random(seed, (d,), (n, d), (n, d))
+        cases.append((q, keys, values if seed % 2 else keys, 0.2 + 0.2 * seed))
+    for (read, e, jacobian), case in zip(
+        node(IMPORT + script, [[*lists(*case[:3]), case[3]] for case in cases]), cases, strict=True
+    ):
+        q, keys, values, scale = case
+        close(read, energy.read_out(q, keys, values, scale))
+        assert abs(e - energy.energy(q, keys, scale)) <= 1e-12 * (1 + abs(e))
+        expected = energy.jacobian(q, keys, values, scale)
+        assert np.abs(np.array(jacobian) - expected).max() <= 1e-12 * (1 + np.abs(expected).max())
+
+
+def test_reading_again_and_again(node):
+    script = "const result = data.map(([q, keys, values]) => m.descend(q, keys, values, 1, 6));"
+    cases = [random(seed, (3,), (5, 3), (5, 3)) for seed in range(20)]
+    for got, (q, keys, values) in zip(node(IMPORT + script, [lists(*case) for case in cases]), cases, strict=True):
+        assert len(got) == 7
+        close(got, energy.descend(q, keys, values, 1.0, 6))
+
+
+def test_the_energy_of_large_scores(node):
+    got = node(IMPORT + "const result = [m.energy([300, 0], data, 4), ...m.readOut([300, 0], data, data, 4)];",
+               [[5, 1], [-5, 0]])  # fmt: skip
+    assert got == [300**2 / 2 - 1500, 5, 1]
+
+
+# --- cache.mjs: bytes are integers, and so is every digit of what is written ---
+
+
+def byte_sizes():
+    rng = np.random.default_rng(11)
+    ends = [base**k + by for base in (1000, 1024) for k in range(1, 6) for by in (-1, 0, 1)]
+    ties = [995, 9995, 99950, 999500, 10**6 + 5 * 10**3, 5 * 2**17, 125 * 2**20, 2**53 - 1]
+    return [0, 1, *ends, *ties, *(int(2 ** rng.uniform(0, 53)) for _ in range(400))]
+
+
+def test_sizes_and_shares_are_written_as_in_python(node):
+    script = """const result = data.map(([n, m]) =>
+      [c.gb(n), c.gib(n), c.mega(n, 1000), c.mega(n, 1024), c.grouped(n), c.percent(n, m)]);"""
+    sizes = byte_sizes()
+    pairs = [[n, m] for n, m in zip(sizes, [*reversed(sizes[1:]), 7], strict=True) if m]
+    for (n, m), got in zip(pairs, node(CACHE + script, pairs), strict=True):
+        whole = [cache.gb(n), cache.gib(n), cache.mega(n, 1000), cache.mega(n, 1024), cache.grouped(n)]
+        assert got == [*whole, cache.percent(n, m)], (n, m)
+
+
+def test_sliders_stop_where_they_stop_in_python(node):
+    stops = node(CACHE + "const result = [c.TOKEN_STOPS, c.BATCH_STOPS];", None)
+    assert stops == [list(cache.TOKEN_STOPS), list(cache.BATCH_STOPS)]
+    assert (cache.TOKEN_STOPS[0], cache.TOKEN_STOPS[-1]) == cache.TOKENS
+    assert (cache.BATCH_STOPS[0], cache.BATCH_STOPS[-1]) == cache.BATCH
+    assert tuple(sorted(set(cache.TOKEN_STOPS))) == cache.TOKEN_STOPS
+    assert [cache.position(cache.BATCH_STOPS, n) for n in (1, 2, 3, 255, 256)] == [0, 1, 1, 7, 8]
