@@ -3,6 +3,7 @@
     python -m qkvtheory.experiments.ladder --out book/results/ladder.json
     python -m qkvtheory.experiments.depth --out book/results/depth.json
     python -m qkvtheory.experiments.pretrained --out book/results/pretrained.json
+    python -m qkvtheory.experiments.slim --out book/results/slim.json
 
 PyTorch and other optional libraries are imported here only, and only when a measurement asks for them.
 """

@@ -39,7 +39,12 @@ def stored(name: str) -> dict[str, Any]:
 class Figures(Mapping[str, Figure]):
     """Name -> Figure. A figure's module and numbers are read when it is asked for, not when the names are listed."""
 
-    sources: ClassVar = {"error-ladder": "ladder", "error-depth": "depth", "pretrained-conditions": "pretrained"}
+    sources: ClassVar = {
+        "error-ladder": "ladder",
+        "error-depth": "depth",
+        "pretrained-conditions": "pretrained",
+        "slim": "slim",
+    }
 
     def __getitem__(self, name: str) -> Figure:
         source = self.sources[name]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from qkvtheory import experiments
-from qkvtheory.experiments import depth, ladder, pretrained, relative_error
+from qkvtheory.experiments import depth, ladder, pretrained, relative_error, slim
 from qkvtheory.figures import RESULTS, stored
 
-NAMES = ["depth", "ladder", "pretrained"]
+NAMES = ["depth", "ladder", "pretrained", "slim"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,7 +168,7 @@ def test_a_missing_package_is_named_with_what_to_type(absent, tmp_path):
     assert "Traceback" not in done.stderr and not out.exists()
 
 
-@pytest.mark.parametrize("module", [depth, ladder, pretrained], ids=NAMES)
+@pytest.mark.parametrize("module", [depth, ladder, pretrained, slim], ids=NAMES)
 def test_a_result_that_cannot_be_written(module, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(module, "measure", lambda: {"what": "nothing"})
     assert module.main(["--out", str(tmp_path / "no" / "folder.json")]) == 2
