@@ -83,8 +83,10 @@ def parse(text: str) -> Variant:
     ('Q-MQA', '(Q=K-V)+', 'Q-K=V')
     """
     name = re.sub(r"\s+", "", text).upper()
-    if name.endswith("+"):
-        inner = parse(name[:-1].strip("()") if name.startswith("(") else name[:-1])
+    if found := re.fullmatch(r"\((.+)\)\+|([^(].*)\+", name):
+        inner = parse(found[1] or found[2])
+        if inner.corrected:
+            raise ValueError(f"'{text}' is corrected twice; the correction is written once, as in (Q=K-V)+")
         return Variant(inner.kind, inner.groups, corrected=True)
     if name == "KV":
         raise ValueError(TWO_MEANINGS)
