@@ -288,6 +288,47 @@ def carried(write: Any, basis: Any) -> Any:
     return write if write is None or basis is None else write @ basis
 
 
+def turn_heads(attention: Attention, keys: Any = None, values: Any = None) -> Attention:
+    """The same sublayer in other bases inside the heads: W_Q G, W_K G^-T, W_V J, J^-1 W_O, with their biases.
+
+    ``keys`` (G) is p x p, ``values`` (J) as wide as W_V; both invertible, and for several heads they hold one square
+    block for each on the diagonal (claim head-gauge). None leaves that pair alone. As many key/value heads as query
+    heads; for G no RoPE and no QK-norm. A core other than ``Heads`` cannot be looked into: whoever passes one vouches
+    for blocks that fit it.
+
+    Raises HypothesisError naming what fails ("same head spaces", "bare scores", "multi-head attention", "invertible",
+    "square", "shapes agree"). Sources: Wang and Wang 2025; Tran and others 2025 (2410.04209); van Nierop 2024
+    (2412.14543).
+
+    >>> import numpy as np
+    >>> a = Attention(Heads(1), *np.eye(2)[None].repeat(4, 0))
+    >>> turn_heads(a, keys=np.diag([2.0, 4.0])).W_K.tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
+    check(attention)
+    core, bases = attention.core, {"keys": keys, "values": values}
+    given = {name: basis for name, basis in bases.items() if basis is not None}
+    sound({"W_Q": attention.W_Q, **given}, {})
+    if isinstance(core, Heads) and core.kv_heads != core.heads:
+        raise HypothesisError("multi-head attention", "query heads that share a key head can only turn together")
+    if keys is not None and isinstance(core, Heads) and (core.rotate or core.norm_q or core.norm_k):
+        raise HypothesisError("bare scores", "RoPE or QK-norm stands between the head's basis and its scores")
+    for name, weight in (("keys", attention.W_K), ("values", attention.W_V)):
+        if bases[name] is None:
+            continue
+        square(name, bases[name])
+        fits("W_" + name[0].upper(), weight, name, bases[name])
+        if isinstance(core, Heads) and not symbolic(bases[name]):
+            mixed = f"{name} mixes the coordinates of different heads; it must be one block for each on the diagonal"
+            check_blocks(bases[name], core.heads, bases[name], mixed)
+    W_Q, b_Q = carried(attention.W_Q, keys), carried(attention.b_Q, keys)
+    against = None if keys is None else inverse(keys, "keys").mT
+    W_K, b_K = carried(attention.W_K, against), carried(attention.b_K, against)
+    W_V, b_V = carried(attention.W_V, values), carried(attention.b_V, values)
+    (W_O,) = reads(None if values is None else inverse(values, "values"), attention.W_O)
+    return replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, b_Q=b_Q, b_K=b_K, b_V=b_V)
+
+
 def align_heads(attention: Attention, shared: Any) -> Attention:
     """The same sublayer with W_Q = ``shared``, if every head of W_Q spans the same space as that head of ``shared``.
 
@@ -314,12 +355,15 @@ def align_heads(attention: Attention, shared: Any) -> Attention:
     return replace(attention, W_Q=shared, W_K=attention.W_K @ turn.mT)
 
 
-def check_blocks(turn: Any, heads: int, shared: Any) -> None:
+LEAVES = "a head of W_Q leaves the space of that head of the shared matrix"
+
+
+def check_blocks(turn: Any, heads: int, shared: Any, mixed: str = LEAVES) -> None:
     """Refuse a matrix that mixes the coordinates of different heads (for floats: by more than rounding)."""
     head = np.arange(turn.shape[0]) // (turn.shape[0] // heads)
     apart = head[:, None] != head
     if (turn[apart] != 0).any() if turn.dtype == object else largest(turn, apart) > rounding(shared) * largest(turn):
-        raise HypothesisError("same head spaces", "a head of W_Q leaves the space of that head of the shared matrix")
+        raise HypothesisError("same head spaces", mixed)
 
 
 def largest(a: Any, places: Any = True) -> float:

@@ -26,7 +26,7 @@ from qkvtheory import (
     sliding_window,
     stacks,
 )
-from qkvtheory.attention import rms_norm
+from qkvtheory.attention import rational, rms_norm
 from qkvtheory.positions import alibi, rope
 from tests.layers import EPS, SLACK, block, conditioned, error
 
@@ -237,3 +237,72 @@ def test_exact_heads_are_compared_exactly(layer):
     mixed[3, 0] = Fraction(1, 10**30)
     with pytest.raises(HypothesisError, match="leaves the space"):
         gauge.align_heads(layer(**whole | {"W_Q": shared @ mixed}), shared)
+
+
+# -- heads in other bases ----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans(), st.floats(0, 5), st.integers(0, 999))
+def test_heads_turned_compute_the_same(heads, width, biased, causal_mask, log_cond, seed):
+    rng, n, p, d = np.random.default_rng(seed), 5, heads * width, 6
+    G, J = (np.zeros((p, p)) for _ in "GJ")
+    for h in range(heads):
+        for turn in (G, J):
+            turn[h * width : (h + 1) * width, h * width : (h + 1) * width] = conditioned(rng, width, 10**log_cond)
+    W = [rng.normal(size=shape) / 2 for shape in ((d, p), (d, p), (d, p), (p, d))]
+    rows = {f"b_{c}": rng.normal(size=(1, d if c == "O" else p)) for c in "QKVO"} if biased else {}
+    a = Attention(Heads(heads, mask=causal(n) if causal_mask else None, bias=alibi(n, heads)), *W, **rows)
+    x = rng.normal(size=(n, d))
+    for given_bases in ({"keys": G}, {"values": J}, {"keys": G, "values": J}, {}):
+        new = gauge.turn_heads(a, **given_bases)
+        assert error(new(x), a(x)) < 16 * SLACK * EPS * 10**log_cond
+        for h in range(heads):  # the products that the function depends on
+            at = slice(h * width, (h + 1) * width)
+            scores = error(new.W_Q[:, at] @ new.W_K[:, at].T, a.W_Q[:, at] @ a.W_K[:, at].T)
+            values = error(new.W_V[:, at] @ new.W_O[at], a.W_V[:, at] @ a.W_O[at])
+            assert max(scores, values) < 16 * SLACK * EPS * 10**log_cond
+        assert new.b_O is a.b_O
+
+
+def test_turned_heads_in_exact_numbers(layer):
+    whole = np.array([[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 3, 0], [0, 0, 1, 7]], dtype=object) * Fraction(1)
+    a = layer(core=Heads(2, pattern=rational, scale=1), **{f"W_{c}": whole + i for i, c in enumerate("QKVO")})
+    x = np.array([[1, 2, 0, -1], [3, 0, 1, 1]], dtype=object)
+    new = gauge.turn_heads(a, whole, whole.T)
+    assert (new(x) == a(x)).all() and (new.W_K != a.W_K).any() and (new.W_O != a.W_O).any()
+
+
+def test_rope_lets_the_values_turn(layer, rng):
+    a, x = layer(core=Heads(2, rotate=rope(3, 2))), rng.normal(size=(3, 4))
+    assert error(gauge.turn_heads(a, values=blockwise(rng))(x), a(x)) < 1e-12
+    with pytest.raises(HypothesisError) as refusal:
+        gauge.turn_heads(a, keys=blockwise(rng))
+    assert refusal.value.hypothesis == "bare scores"
+
+
+MIXING = np.eye(4) + np.eye(4)[::-1] / 2
+TURNS = {  # the core, what is passed, and what is refused
+    "a singular basis": ({}, {"keys": np.diag([1.0, 1, 0, 1])}, "invertible"),
+    "a basis across heads": ({}, {"values": MIXING}, "same head spaces"),
+    "a basis across heads for the keys": ({}, {"keys": MIXING}, "same head spaces"),
+    "QK-norm": ({"norm_q": rms_norm(), "norm_k": rms_norm()}, {"keys": np.eye(4)}, "bare scores"),
+    "grouped keys": ({"groups": 1}, {"keys": np.eye(4)}, "multi-head attention"),
+    "a basis that is not square": ({}, {"keys": np.ones((4, 3))}, "square"),
+    "a basis of another size": ({}, {"values": np.eye(2)}, "shapes agree"),
+    "float32": ({}, {"values": np.eye(4, dtype=np.float32)}, "one kind of number"),
+    "NaN": ({}, {"keys": np.eye(4) * np.nan}, "finite"),
+    "a list": ({}, {"keys": np.eye(4).tolist()}, "matrix"),
+}
+
+
+@pytest.mark.parametrize(("core", "bases", "hypothesis"), TURNS.values(), ids=list(TURNS))
+def test_turns_that_are_refused(core, bases, hypothesis, layer):
+    narrow = {f"W_{c}": np.ones((4, 2)) for c in "KV"} if "groups" in core else {}
+    with pytest.raises(HypothesisError) as refusal:
+        gauge.turn_heads(layer(core=Heads(2, **core), **narrow), **bases)
+    assert refusal.value.hypothesis == hypothesis
+
+
+def test_a_mixing_basis_is_named(layer):
+    with pytest.raises(HypothesisError, match="values mixes the coordinates of different heads"):
+        gauge.turn_heads(layer(), values=MIXING)

@@ -20,9 +20,9 @@ from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
-from qkvtheory import gauge, stacks, symmetric
+from qkvtheory import energy, gauge, lossless, stacks, symmetric, tying
 
-MODULES = (gauge, stacks, symmetric)
+MODULES = (gauge, stacks, symmetric, lossless, tying, energy)
 PROJECTIONS = {"W_Q", "W_K", "W_V"}
 ENDS = {"0": -1, "-1": 0}  # an index at one end, and the one at the other
 INVERSES = {"inverse", "right_inverse", "invert"}
