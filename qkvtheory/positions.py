@@ -250,7 +250,8 @@ def separable_channels(n: int, channels: int = 10) -> np.ndarray:
     """The published table, (n, n, channels): the first half of the channels are sinusoids of the row i, the others of
     the column j.
 
-    So it is separable. Ten channels and this order are those of the code of Kayyam et al. 2026.
+    So it is separable. Ten channels and this order are those of the code of Kayyam et al. 2026. In Borji's code the
+    library that makes the table rounds up, so that of ten channels six follow the row; the rest is the same.
 
     >>> table = separable_channels(3, 4)
     >>> bool((table[:, :1, :2] == table[:, 1:2, :2]).all()), bool((table[:1, :, 2:] == table[1:2, :, 2:]).all())

@@ -7,8 +7,11 @@ from typing import Any
 from qkvtheory.claims import (
     attention_skip,
     every_skip,
+    keys_equal_values,
+    kv_cache,
     queries_equal_keys,
     reparametrization,
+    restoring_direction,
     shared_queries,
     skipless,
     three_products,
@@ -23,6 +26,9 @@ CHAPTERS: dict[str, Any] = {
     "every-skip": every_skip,
     "shared-queries": shared_queries,
     "queries-equal-keys": queries_equal_keys,
+    "restoring-direction": restoring_direction,
+    "keys-equal-values": keys_equal_values,
+    "kv-cache": kv_cache,
 }
 
 

@@ -54,6 +54,8 @@ def test_the_results_a_reader_comes_for_are_theorems():
         "detailed-balance",
         "pair-bound",
         "projections-left",
+        "separable-plus-is-temperature",
+        "kv-lossless-iff",
     }
 
 

@@ -3,10 +3,9 @@
 from qkvtheory.claims.queries_equal_keys.balance import BALANCE_IFF, DETAILED_BALANCE, SPECTRUM, TWO_TOKENS
 from qkvtheory.claims.queries_equal_keys.bound import EQUAL_NORMS, PAIR_BOUND, REVERSE_SWAP
 from qkvtheory.claims.queries_equal_keys.causal import NORM_GROWTH, ONE_WAY, UNIVERSAL
-from qkvtheory.claims.queries_equal_keys.cycles import CONVERSE, GENERAL, NECESSARY, RELATIVE_BIAS
+from qkvtheory.claims.queries_equal_keys.cycles import CONVERSE, GENERAL, NECESSARY
 from qkvtheory.claims.queries_equal_keys.forms import GRAM, PATTERNS
 from qkvtheory.claims.queries_equal_keys.left import PROJECTIONS_LEFT
-from qkvtheory.claims.queries_equal_keys.measures import MEASURES, ROPE, SKEW_RATIO, WEIGHT_SYMMETRY
 from qkvtheory.claims.queries_equal_keys.scores import NOT_SYMMETRIC, QK_SYMMETRIC, ROW_STOCHASTIC
 
 LEFT_OUT: dict[str, str] = {}
@@ -29,10 +28,5 @@ CLAIMS = (
     ONE_WAY,
     NORM_GROWTH,
     UNIVERSAL,
-    ROPE,
-    RELATIVE_BIAS,
-    MEASURES,
-    SKEW_RATIO,
-    WEIGHT_SYMMETRY,
     PROJECTIONS_LEFT,
 )

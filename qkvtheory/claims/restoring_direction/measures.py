@@ -1,4 +1,4 @@
-"""Measures of asymmetry: what each of them sees, and what RoPE changes (nothing)."""
+"""Measures of asymmetry: what each of them sees."""
 
 from __future__ import annotations
 
@@ -9,77 +9,14 @@ import numpy as np
 from qkvtheory import gauge, symmetric
 from qkvtheory.attention import causal
 from qkvtheory.claims.model import AtMost, Claim, Control, Hypothesis, Pairs, Source
-from qkvtheory.claims.queries_equal_keys.balance import spectrum_in_place
-from qkvtheory.claims.queries_equal_keys.bound import bare, bounds
-from qkvtheory.claims.queries_equal_keys.common import (
-    CHAPTER,
-    OURS,
-    in_words,
-    keys,
-    map_of,
-    number,
-)
-from qkvtheory.claims.queries_equal_keys.cycles import relative, score_cycles
-from qkvtheory.lanes.settings import Setting
+from qkvtheory.claims.queries_equal_keys.bound import bare
+from qkvtheory.claims.queries_equal_keys.common import OURS, in_words, map_of, number
+from qkvtheory.claims.queries_equal_keys.cycles import score_cycles
+from qkvtheory.claims.restoring_direction.common import CHAPTER
+from qkvtheory.claims.restoring_direction.positions import relative
 from qkvtheory.words import Word
 
 SAPONATI = Source("code", "saponati2025structures", name="symmetry and directionality scores")
-
-
-def even_width(s: Setting) -> bool:
-    return bare(s) and (s.d // s.heads) % 2 == 0
-
-
-# -- rope-changes-nothing ----------------------------------------------------------------------------------------------
-
-
-def rotated_gram(w: Any) -> Pairs:
-    """The scores are the Gram matrix of the rotated keys: symmetric, and a square on every row."""
-    k, u = w.rotate(keys(w)), w.matrix("u", "1", "n")
-    S = k @ k.mT
-    return [(S.mT, S), (u @ S @ u.mT, (u @ k) @ (u @ k).mT)]
-
-
-def rotated_keys(w: Any) -> Pairs:
-    """And the norms stay, so the balance, the pair bound and the spectrum are those of other keys."""
-    plain = keys(w)
-    k = w.rotate(plain)
-    S, own = k @ k.mT, (k * k).sum(axis=1, keepdims=True)
-    pairs = [*rotated_gram(w), (own, (plain * plain).sum(axis=1, keepdims=True)), AtMost(S + S.T, own + own.T)]
-    if w.lane == "exact":
-        return pairs
-    A, law = map_of(S), symmetric.law_of_row_sums(w.exp(S))[:, None]
-    return [*pairs, ((law * A).T, law * A), *bounds(w, A), *spectrum_in_place(A)]
-
-
-def one_step_ahead(w: Any) -> Pairs:
-    """Queries rotated by R_(i+1), keys by R_j."""
-    k = keys(w)
-    q = w.function("R'")(k) if in_words(w) else w.rotate(np.concatenate([k[:1], k]))[1:]
-    S = q @ w.rotate(k).mT
-    return [(S.mT, S)]
-
-
-ROPE = Claim(
-    id="rope-changes-nothing",
-    rank="remark",
-    chapter=CHAPTER,
-    title="RoPE does not restore direction",
-    statement=(
-        "With queries equal to keys and RoPE the scores are the Gram matrix of the rotated keys $k_iR_i$, whose norms are those of the "
-        "$k_i$. So they are symmetric and positive semidefinite, and detailed balance, the spectrum in $[0,1]$, the pair bound and the "
-        "diagonal of keys of equal length hold word for word."
-    ),
-    hypotheses=(
-        Hypothesis("H1", "queries are keys, one rotation", "queries and keys are equal and rotated by the same $R_i$"),
-    ),
-    sources=(OURS,),
-    uses=("qk-symmetric-scores", "detailed-balance", "spectrum-unit-interval", "pair-bound", "equal-norm-diagonal"),
-    sides=rotated_gram,
-    special={"exact": rotated_keys, "numeric": rotated_keys},
-    settings=even_width,
-    controls=(Control("H1", "queries rotated one step further than keys", one_step_ahead),),
-)
 
 
 # -- asymmetry-measures ------------------------------------------------------------------------------------------------

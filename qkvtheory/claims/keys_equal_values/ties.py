@@ -1,0 +1,588 @@
+"""One projection for keys and values: three names of it, when it costs nothing, and what it costs otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from qkvtheory import gauge, linalg, lossless, tying, variants
+from qkvtheory.claims.keys_equal_values.common import (
+    CHAPTER,
+    KEYLESS,
+    OURS,
+    TIED,
+    bare,
+    beside,
+    head_dimension,
+    kernel,
+    kernel_head,
+    layer_dimension,
+    narrow,
+    number,
+    one_head,
+    plainest,
+    rank_of,
+    tied_layer,
+)
+from qkvtheory.claims.model import AtMost, Claim, Control, Hypothesis, Pairs, Source, call
+from qkvtheory.lanes import slow
+from qkvtheory.lanes.settings import Setting
+from qkvtheory.network import Attention
+
+# -- kv-names-equal ----------------------------------------------------------------------------------------------------
+
+
+def three_names(w: Any) -> Pairs:
+    """Q-K=V; QV: softmax(Q V^T) V; keyless: the scores X W_Q W_V^T X^T in the space of the values."""
+    x, W_Q, Z = w.integers("X", "n", "d"), w.integers("W_Q", "d", "h"), w.integers("W_Z", "d", "h")
+    tied = one_head(w, W_Q=W_Q, W_K=Z, W_V=Z)
+    q, v = x @ W_Q, x @ Z
+    qv = w.softmax(q @ v.mT) @ v @ tied.W_O
+    keyless = w.softmax(x @ (W_Q @ Z.mT) @ x.mT) @ (x @ Z) @ tied.W_O
+    return [(call(tied, x), qv), (call(tied, x), keyless)]
+
+
+def three_names_in_numbers(w: Any) -> Pairs:
+    """The package's layer, from a cache and at once, against loops over heads and pairs of tokens."""
+    layer, x = tied_layer(w), w.matrix("X", "n", "d")
+    n, plain = len(x), layer.attention(len(x))
+    first, cache = layer.decode(x[: n // 2])
+    rest, _ = layer.decode(x[n // 2 :], cache)
+    written = slow.attention(Attention(plain.core, layer.W_Q, layer.W_Z, layer.W_Z, layer.W_O), x)
+    return [(plain(x), written), (np.concatenate([first, rest]), written)]
+
+
+def names_counted(_: Any) -> Pairs:
+    """Every name is read as the one variant, with the same weights."""
+    return [(size_of("Q-K=V"), size_of(name)) for name in ("QV", "keyless", "QVV(2)", "K=V")]
+
+
+def size_of(name: str) -> int:
+    """The number of weights of a layer of width 12 with four heads."""
+    return sum(int(np.prod(shape)) for shape in variants.weight_shapes(variants.parse(name), 12, 4).values())
+
+
+def keys_are_queries(w: Any) -> Pairs:
+    """What Borji 2023 calls KV: the keys are read as queries, and the values are on their own."""
+    x, Z, W_Q = w.integers("X", "n", "d"), w.integers("W_Z", "d", "h"), w.integers("W_Q", "d", "h")
+    other, core = one_head(w, core=kernel_head(w), W_Q=Z, W_K=Z), kernel_head(w)
+    return [(one_head(w, core=core, W_Q=W_Q, W_K=Z, W_V=Z)(x), other(x))]
+
+
+def two_projections(w: Any) -> Pairs:
+    x, a = w.integers("X", "n", "d"), one_head(w, core=kernel_head(w))
+    return [(a(x), replace(a, W_V=a.W_K)(x))]
+
+
+NAMES_EQUAL = Claim(
+    id="kv-names-equal",
+    rank="remark",
+    chapter=CHAPTER,
+    title="One object, three names",
+    statement=(
+        "Q-K=V, QV and keyless QVV(2) are the same function: $\\operatorname{softmax}(\\alpha QZ^{\\top})Z$ with $Z=XW_Z$. Keyless attention "
+        "writes its scores as $XW_QW_V^{\\top}X^{\\top}$."
+    ),
+    hypotheses=(Hypothesis("H1", "one projection", "keys and values are one projection, $W_K=W_V=W_Z$"),),
+    sources=(
+        TIED,
+        Source("paper", "zhang2026qv", name="QV"),
+        Source("reported", KEYLESS, name="QVV(2)"),
+        Source("code", "kayyam2026three", note="the authors note that keyless attention is their Q-K=V"),
+    ),
+    lanes=("symbolic", "exact", "numeric", "count"),
+    sides=three_names,
+    special={"exact": three_names_in_numbers, "numeric": three_names_in_numbers, "count": names_counted},
+    settings=plainest,
+    deep=True,
+    controls=(
+        Control("H1", "separate keys and values", two_projections),
+        Control("construction", "the other meaning of 'KV': queries equal to keys", keys_are_queries),
+        Control(
+            "construction",
+            "the weights of Q=K-V in the count, with grouped keys",
+            lambda _: [(size_of("Q-GQA-2"), size_of("Q=K-V"))],
+            lanes=("count",),
+        ),
+    ),
+)
+
+
+# -- kv-lossless-iff ---------------------------------------------------------------------------------------------------
+
+
+def head_with_keys_in_values(w: Any) -> tuple[Attention, Any]:
+    """One head with W_V = U^T of full column rank and W_K = W_V B, and B."""
+    W_V, B = w.full_row_rank("U", "h", "d", "H2").mT, w.integers("B", "h", "h")
+    return one_head(w, W_V=W_V, W_K=W_V @ B), B
+
+
+def tied_head(w: Any) -> Pairs:
+    """The construction: the same function, score matrix and value matrix, with keys equal to values."""
+    (a, B), x = head_with_keys_in_values(w), w.integers("X", "n", "d")
+    new = lossless.keys_in_values(a)
+    return [
+        (call(new, x), call(a, x)),
+        (new.W_Q @ new.W_V.mT, a.W_Q @ a.W_K.mT),
+        (new.W_Q, a.W_Q @ B.mT),
+        (new.W_K, a.W_V),
+    ]
+
+
+def tied_heads(w: Any) -> Pairs:
+    """In numbers: all heads of the setting, groups and masks included, and the criterion as ranks, in both directions."""
+    x, bias = w.matrix("X", "n", "d"), {"b_Q": w.matrix("b_Q", "1", "p"), "b_O": w.matrix("b_O", "1", "d")}
+    labels = [f"^{h}" for h in range(w.setting.kv_heads)]
+    values = [w.full_row_rank("U" + head, "h", "d", "H2").mT for head in labels]
+    keys = [v @ w.matrix("B" + head, "h", "h") for v, head in zip(values, labels, strict=True)]
+    a = w.attention(W_K=beside(*keys), W_V=beside(*values), **bias)
+    new = lossless.keys_in_values(a)
+    return [*tied_head(w), (call(new, x), call(a, x)), (new.W_K, a.W_V), *criteria(w)]
+
+
+def criteria(w: Any) -> Pairs:
+    """rank [W_V | M^T] = rank [W_V | W_K]: d_h for keys in the values, and more for others if d_h < d."""
+    tied, _ = head_with_keys_in_values(w)
+    apart = replace(tied, W_Q=w.full_row_rank("P", "h", "d", "H5").mT, W_K=w.integers("W_K", "d", "h"))
+    h, more = w.sizes["h"], min(w.sizes["h"] + 1, w.sizes["d"])
+    pairs = [(number(w, h), number(w, found)) for found in spaces(tied)]
+    by_scores, by_keys = (number(w, found) for found in spaces(apart))
+    return [*pairs, (by_scores, by_keys), AtMost(number(w, more), by_scores)]
+
+
+def spaces(a: Attention) -> tuple[int, int]:
+    """The dimensions of the columns of W_V together with the rows of M, and with the columns of W_K."""
+    return rank_of(beside(a.W_V, (a.W_Q @ a.W_K.mT).mT)), rank_of(beside(a.W_V, a.W_K))
+
+
+@cache
+def heads_over(q: int, d: int, h: int) -> tuple[Any, Any, Any, Any]:
+    """All d x h matrices T over the field of q elements: which of them have rank h; the products T_a T_b^T, each as one
+    whole number; for each value matrix N the score matrices M that tied heads have beside it; and whether the columns
+    of T_b lie in the span of those of T_a.
+    """
+    tall = np.array(list(product(range(q), repeat=d * h))).reshape(-1, d, h)
+    combinations = np.array(list(product(range(q), repeat=h))).T
+    P = np.stack([coded(t @ tall.transpose(0, 2, 1), q) for t in tall])
+    spanned = [{*coded((t @ combinations).T, q).tolist()} for t in tall]
+    columns = [coded(t.T, q).tolist() for t in tall]
+    within = np.array([[all(column in span for column in of_b) for of_b in columns] for span in spanned])
+    reached: dict[int, set[int]] = {}
+    for z in range(len(tall)):
+        scores = set(P[:, z].tolist())
+        for N in set(P[z].tolist()):
+            reached.setdefault(N, set()).update(scores)
+    full = np.array([len(span) == q**h for span in spanned])
+    return full, P, reached, within
+
+
+def coded(a: Any, q: int) -> Any:
+    """Each matrix as one whole number."""
+    flat = (a % q).reshape(len(a), -1)
+    return flat @ q ** np.arange(flat.shape[1])
+
+
+def decided(q: int, d: int, h: int, values: bool = True, outputs: bool = True) -> tuple[int, int, int]:
+    """Over all heads whose W_V (``values``) and W_O (``outputs``) have rank h, or else have not: how many pairs (M, N)
+    the criterion gives, how many tied heads reach, and for how many heads the two disagree.
+    """
+    full, P, reached, _ = heads_over(q, d, h)
+    predicted = found = wrong = 0
+    for v, o in product(np.flatnonzero(full == values), np.flatnonzero(full == outputs)):
+        inside, there = set(P[:, v].tolist()), reached[P[v, o]]  # W W_V^T for all W: all M with rows in the span
+        predicted, found, wrong = predicted + len(inside), found + len(there), wrong + (inside != there)
+    return predicted, found, wrong
+
+
+def decided_by_keys(q: int, d: int, h: int, queries: bool = True) -> tuple[int, int]:
+    """The same by the columns of W_K, for all heads whose W_V and W_O have rank h, and W_Q (``queries``) too, or else
+    has not: how many heads a tied one equals, and for how many the criterion says otherwise.
+    """
+    full, P, reached, within = heads_over(q, d, h)
+    equalled = wrong = 0
+    for v, o in product(np.flatnonzero(full), repeat=2):
+        tied = np.isin(P[full == queries], list(reached[P[v, o]]))
+        equalled, wrong = equalled + int(tied.sum()), wrong + int((tied != within[v]).sum())
+    return equalled, wrong
+
+
+SMALL = ((2, 2, 1), (3, 2, 1), (5, 2, 1), (2, 3, 1), (3, 3, 1), (2, 3, 2), (2, 2, 2))  # field, width, head width
+
+
+def over_small_fields(_: Any) -> Pairs:
+    """Every head over a small field, and every tied head: the criterion decides all of them."""
+    counts = [decided(*sizes) for sizes in SMALL]
+    pairs = [pair for predicted, found, wrong in counts for pair in ((predicted, found), (0, wrong))]
+    return pairs + [(0, decided_by_keys(*sizes)[1]) for sizes in SMALL]
+
+
+def disagreements(full: tuple[bool, bool], _: Any) -> Pairs:
+    """None predicted for heads of this kind over the field of two elements."""
+    return [(0, decided(2, 3, 2, *full)[2])]
+
+
+def disagreements_of_queries(_: Any) -> Pairs:
+    return [(0, decided_by_keys(2, 3, 2, queries=False)[1])]
+
+
+def merged_heads(w: Any) -> Pairs:
+    """W_V invertible as a whole, heads narrow: B takes the keys of a head from the values of all."""
+    x, W_V, W_K = w.matrix("X", "n", "d"), w.invertible("W_V", "d"), w.matrix("W_K", "d", "d")
+    a = w.attention(square=True, W_K=W_K, W_V=W_V)
+    return [(replace(a, W_Q=a.W_Q @ (gauge.inverse(W_V) @ W_K).mT, W_K=W_V)(x), a(x))]
+
+
+def merged_refused(w: Any) -> Pairs:
+    a = w.attention(square=True, W_V=w.invertible("W_V", "d"))
+    return [(lossless.keys_in_values(a).W_Q, a.W_Q)]
+
+
+def dropping(w: Any) -> tuple[Any, Any]:
+    """diag(1, ..., 1, 0) of the head's width, and I minus it."""
+    keep = w.identity("h") * 1
+    keep[-1, -1] = keep[-1, -1] * 0
+    return keep, w.identity("h") - keep
+
+
+def freer_heads(w: Any, where: str) -> tuple[Attention, Attention]:
+    """A head whose W_V or W_O has one rank less, with keys outside the span of the values; and a tied one equal to it.
+
+    The direction that the values do not use is free to be one of the keys.
+    """
+    keep, rest = dropping(w)
+    V, W_O = w.full_row_rank("U", "h", "d", "H2").mT, w.full_row_rank("W_O", "h", "d", "H3")
+    Z, B = V @ keep + w.integers("K", "d", "h") @ rest, w.integers("B", "h", "h")
+    given = {"W_V": V @ keep, "W_O": W_O} if where == "values" else {"W_V": V, "W_O": keep @ W_O}
+    a = one_head(w, W_K=Z @ B, **given)
+    return a, replace(a, W_Q=a.W_Q @ B.mT, W_K=Z, W_V=Z, W_O=keep @ W_O)
+
+
+def criterion_denied(where: str) -> Any:
+    def sides(w: Any) -> Pairs:
+        a, _ = freer_heads(w, where)
+        return [(number(w, spaces(a)[0]), number(w, rank_of(a.W_V)))]
+
+    return sides
+
+
+def tied_all_the_same(where: str) -> Any:
+    def sides(w: Any) -> Pairs:
+        (a, tied), x = freer_heads(w, where), w.integers("X", "n", "d")
+        return [(tied.W_Q @ tied.W_V.mT, a.W_Q @ a.W_K.mT), (tied.W_V @ tied.W_O, a.W_V @ a.W_O), (tied(x), a(x))]
+
+    return sides
+
+
+def narrow_queries(w: Any) -> tuple[Attention, Any]:
+    """W_Q does not read the one column of W_K that leaves the span of the values."""
+    keep, rest = dropping(w)
+    (a, B), outside = head_with_keys_in_values(w), w.integers("K", "d", "h")
+    return replace(a, W_Q=a.W_Q @ keep, W_K=a.W_V @ B @ keep + outside @ rest), keep @ B.mT
+
+
+def keys_outside(w: Any) -> Pairs:
+    a, _ = narrow_queries(w)
+    return [(number(w, spaces(a)[1]), number(w, w.sizes["h"]))]
+
+
+def scores_inside(w: Any) -> Pairs:
+    (a, _), W_Q = narrow_queries(w), w.integers("W_Q", "d", "h")
+    keep, B = dropping(w)[0], head_with_keys_in_values(w)[1]
+    return [(W_Q @ keep @ B.mT @ a.W_V.mT, a.W_Q @ a.W_K.mT), (number(w, spaces(a)[0]), number(w, w.sizes["h"]))]
+
+
+def tied_under_rotation(w: Any) -> Pairs:
+    (a, B), x = head_with_keys_in_values(w), w.integers("X", "n", "d")
+    tied, given = ((q, k) for q, k in ((a.W_Q @ B.mT, a.W_V), (a.W_Q, a.W_K)))
+    return [tuple(kernel(w, w.rotate(x @ q) @ w.rotate(x @ k).mT) @ (x @ a.W_V) for q, k in (tied, given))]
+
+
+def nearest_tie(w: Any) -> Pairs:
+    """Generic keys, brought as near to the values as B can: what is missing of the score matrix."""
+    W_V, a = w.full_row_rank("U", "h", "d", "H2").mT, one_head(w)
+    B = linalg.right_inverse(W_V.mT).mT @ a.W_K
+    return [(a.W_Q @ B.mT @ W_V.mT, a.W_Q @ a.W_K.mT)]
+
+
+def refused_for(w: Any, **given: Any) -> Pairs:
+    a = w.attention(**given)
+    return [(lossless.keys_in_values(a).W_Q, a.W_Q)]
+
+
+def rotating(s: Setting) -> bool:
+    return "rotate" in s.features(s) and not s.biases
+
+
+BARE = "nothing stands between queries and keys and their scores: no RoPE, no QK-norm; biases on keys and values are folded first"
+NUMBERS = ("exact", "numeric")
+LOSSLESS = Claim(
+    id="kv-lossless-iff",
+    rank="theorem",
+    chapter=CHAPTER,
+    title="When tying keys to values costs nothing",
+    statement=(
+        "There are $W_Q',Z,W_O'$ with $W_Q'Z^{\top}=M_h$ and $ZW_O'=N_h$ if and only if the rows of $M_h$ lie in the span of the columns of "
+        "$W_V^h$; if $W_Q^h$ has full column rank too, if and only if the columns of $W_K^h$ lie in it. Then $W_K^h=W_V^hB$, and $Z=W_V^h$, "
+        "$W_Q'=W_Q^hB^{\top}$, $W_O'=W_O^h$ do it. The symbolic lane checks the construction, with $W_V=U^{\top}$; the count lane both "
+        "directions for every head over some small fields; the formal lane proves both."
+    ),
+    hypotheses=(
+        Hypothesis("H1", "head by head", "one head, or each head for itself"),
+        Hypothesis("H2", "independent values", "$W_V^h$ has full column rank"),
+        Hypothesis("H3", "independent outputs", "$W_O^h$ has full row rank"),
+        Hypothesis("H4", "bare scores", BARE),
+        Hypothesis("H5", "independent queries", "for the criterion with $W_K^h$: $W_Q^h$ has full column rank"),
+    ),
+    sources=(
+        Source("reported", KEYLESS, note="sufficient, for several heads"),
+        Source("derived", note="necessary, and the hypotheses on ranks"),
+    ),
+    uses=("head-gauge",),
+    lanes=("symbolic", "exact", "numeric", "count"),
+    sides=tied_head,
+    special={"exact": tied_heads, "numeric": tied_heads, "count": over_small_fields},
+    settings=lambda s: bare(s) and not s.biases,
+    constructions=("keys_in_values", "turned", "coefficients"),
+    controls=(
+        Control("H1", "$W_V$ invertible as a whole, its heads narrow", merged_heads, NUMBERS, settings=narrow),
+        Control(
+            "H1",
+            "asking for it where only the whole of $W_V$ spans the keys",
+            merged_refused,
+            NUMBERS,
+            refused="keys in the span of the values",
+            settings=narrow,
+        ),
+        *(
+            Control(
+                hypothesis,
+                f"{what} of one rank less: a tied head exists, though the rows of $M_h$ leave the span of the values",
+                criterion_denied(where),
+                NUMBERS,
+                witness=tied_all_the_same(where),
+                settings=narrow,
+            )
+            for hypothesis, what, where in (("H2", "$W_V^h$", "values"), ("H3", "$W_O^h$", "outputs"))
+        ),
+        *(
+            Control(
+                hypothesis,
+                f"the criterion for heads whose {what} has not full rank, over small fields",
+                partial(disagreements, full),
+                ("count",),
+            )
+            for hypothesis, what, full in (("H2", "$W_V$", (False, True)), ("H3", "$W_O$", (True, False)))
+        ),
+        Control(
+            "H2",
+            "asking for it with dependent columns of $W_V$",
+            lambda w: refused_for(w, W_V=w.matrix("W_V", "d", "k") * 0 + 1),
+            NUMBERS,
+            refused="invertible",
+            settings=narrow,
+        ),
+        Control("H4", "RoPE between keys and scores", tied_under_rotation),
+        Control("H4", "asking for it with RoPE", refused_for, NUMBERS, refused="bare scores", settings=rotating),
+        Control(
+            "H4",
+            "asking for it with a bias on the values",
+            lambda w: refused_for(w, b_V=w.matrix("b_V", "1", "k")),
+            NUMBERS,
+            refused="no biases",
+        ),
+        Control(
+            "H5",
+            "$W_Q^h$ of one rank less: the rows of $M_h$ lie in the span, though a column of $W_K^h$ does not",
+            keys_outside,
+            NUMBERS,
+            witness=scores_inside,
+            settings=narrow,
+        ),
+        Control(
+            "H5",
+            "the criterion with $W_K$ for heads whose $W_Q$ has not full rank, over small fields",
+            disagreements_of_queries,
+            ("count",),
+        ),
+        Control(
+            "construction", "generic keys, as near to the values as $B$ can bring them", nearest_tie, settings=narrow
+        ),
+        Control(
+            "construction",
+            "asking for it with generic narrow heads",
+            refused_for,
+            NUMBERS,
+            refused="keys in the span of the values",
+            settings=narrow,
+        ),
+    ),
+)
+
+
+# -- kv-single-head-lossless -------------------------------------------------------------------------------------------
+
+
+def full_head(w: Any, **given: Any) -> Attention:
+    """One head as wide as the stream."""
+    shapes = {name: w.integers(name, "d", "d") for name in ("W_Q", "W_K", "W_V", "W_O") if name not in given}
+    return one_head(w, **shapes, **given)
+
+
+def full_head_tied(w: Any) -> Pairs:
+    a, x = full_head(w, W_V=w.invertible("W_V", "d", "H3")), w.integers("X", "n", "d")
+    new = lossless.keys_in_values(a)
+    return [(call(new, x), call(a, x)), (new.W_Q, a.W_Q @ a.W_K.mT @ gauge.inverse(a.W_V).mT), (new.W_K, a.W_V)]
+
+
+def setting_head_tied(w: Any) -> Pairs:
+    a, x = w.attention(square=True, W_V=w.invertible("W_V", "d", "H3")), w.matrix("X", "n", "d")
+    return [*full_head_tied(w), (call(lossless.keys_in_values(a), x), call(a, x))]
+
+
+def narrow_head_tied(w: Any) -> Pairs:
+    """A generalized inverse of the narrow W_V in the place of the inverse."""
+    W_V, x = w.full_row_rank("U", "h", "d", "H3").mT, w.integers("X", "n", "d")
+    a = one_head(w, core=kernel_head(w), W_V=W_V)
+    return [(replace(a, W_Q=a.W_Q @ a.W_K.mT @ linalg.right_inverse(W_V.mT), W_K=W_V)(x), a(x))]
+
+
+def singular_values(w: Any) -> Pairs:
+    (W_V, back), x = w.singular("W_V", "d"), w.integers("X", "n", "d")
+    a = full_head(w, core=kernel_head(w), W_V=W_V)
+    return [(replace(a, W_Q=a.W_Q @ a.W_K.mT @ back.mT, W_K=W_V)(x), a(x))]
+
+
+def singular_values_refused(w: Any) -> Pairs:
+    a = full_head(w, W_V=w.singular("W_V", "d")[0])
+    return [(lossless.keys_in_values(a).W_Q, a.W_Q)]
+
+
+def full_head_rotated(w: Any) -> Pairs:
+    a, x = full_head(w, W_V=w.invertible("W_V", "d", "H3")), w.integers("X", "n", "d")
+    tied = a.W_Q @ a.W_K.mT @ gauge.inverse(a.W_V).mT, a.W_V
+    return [tuple(kernel(w, w.rotate(x @ q) @ w.rotate(x @ k).mT) @ (x @ a.W_V) for q, k in (tied, (a.W_Q, a.W_K)))]
+
+
+def without_transpose(w: Any) -> Pairs:
+    """W_V^-1 in the place of W_V^-T."""
+    a, x = full_head(w, core=kernel_head(w), W_V=w.invertible("W_V", "d", "H3")), w.integers("X", "n", "d")
+    return [(replace(a, W_Q=a.W_Q @ a.W_K.mT @ gauge.inverse(a.W_V), W_K=a.W_V)(x), a(x))]
+
+
+SINGLE_HEAD = Claim(
+    id="kv-single-head-lossless",
+    rank="remark",
+    chapter=CHAPTER,
+    title="One head of full width loses nothing",
+    statement=(
+        "For one head with $d_h=d$ and invertible $W_V$: $W_Q'=W_QW_K^{\top}W_V^{-\top}$ and $Z=W_V$ give the same function with keys equal "
+        "to values."
+    ),
+    hypotheses=(
+        Hypothesis("H1", "one head", "there is one head"),
+        Hypothesis("H2", "full width", "$d_h=d$"),
+        Hypothesis("H3", "invertible", "$W_V$ is invertible"),
+        Hypothesis("H4", "bare scores", BARE),
+    ),
+    sources=(Source("reported", KEYLESS, name="Theorem 1"),),
+    uses=("kv-lossless-iff",),
+    sides=full_head_tied,
+    special={"exact": setting_head_tied, "numeric": setting_head_tied},
+    settings=lambda s: bare(s) and s.heads == 1 and not s.biases,
+    constructions=("keys_in_values", "turned", "coefficients"),
+    controls=(
+        Control("H1", "the same formula for several heads", merged_heads, NUMBERS, settings=narrow),
+        Control(
+            "H1",
+            "asking for it with several heads",
+            merged_refused,
+            NUMBERS,
+            refused="keys in the span of the values",
+            settings=narrow,
+        ),
+        Control("H2", "a narrow head, with a generalized inverse of its $W_V$", narrow_head_tied, settings=narrow),
+        Control("H3", "a generalized inverse of a singular $W_V$", singular_values),
+        Control("H3", "asking for it with a singular $W_V$", singular_values_refused, refused="invertible"),
+        Control("H4", "RoPE between keys and scores", full_head_rotated),
+        Control("construction", "$W_V^{-1}$ in the place of $W_V^{-\top}$", without_transpose),
+    ),
+)
+
+
+# -- kv-dimension-lost -------------------------------------------------------------------------------------------------
+
+CASES = ((5, 2), (6, 3), (4, 4), (7, 1))  # width, head width
+
+
+def lost(d: int, width: int) -> int:
+    return head_dimension(d, width, False) - head_dimension(d, width, True)
+
+
+def dimensions_measured(_: Any) -> Pairs:
+    """Of one head for each case, and of whole softmax layers with one and with two heads."""
+    pairs = [
+        pair
+        for d, h in CASES
+        for pair in (
+            (4 * d * h - 2 * h * h, head_dimension(d, h, False)),
+            (3 * d * h - h * h, head_dimension(d, h, True)),
+            (h * (d - h), lost(d, h)),
+        )
+    ]
+    layers = ((3, 1, 2), (3, 1, 3), (4, 2, 2))
+    measured = ((layer_dimension(*sizes), layer_dimension(*sizes, tied=True)) for sizes in layers)
+    return pairs + [(H * h * (d - h), a - b) for (d, H, h), (a, b) in zip(layers, measured, strict=True)]
+
+
+def weights_counted(_: Any) -> Pairs:
+    """Of the d d_h weights that a head no longer has, d_h^2 were gauge and the others the dimensions lost."""
+    rng, pairs = np.random.default_rng(0), []
+    for d, h in CASES:
+        removed = sum(a.size for a in tying.build("QKV", d, 1, h, rng=rng).weights().values()) - sum(
+            a.size for a in tying.build("Q-K=V", d, 1, h, rng=rng).weights().values()
+        )
+        pairs += [(d * h, removed), (h * (d - h) + h * h, removed)]
+    return pairs
+
+
+DIMENSION_LOST = Claim(
+    id="kv-dimension-lost",
+    rank="remark",
+    chapter=CHAPTER,
+    title="The price in dimensions",
+    statement=(
+        "Near generic weights the pairs $(M_h,N_h)$ have $4dd_h-2d_h^2$ dimensions, and with keys equal to values $3dd_h-d_h^2$. So the tie "
+        "loses $d_h(d-d_h)$ dimensions per head, the dimension of the choice of a $d_h$-dimensional space in $\\mathbb R^d$, and none if "
+        "$d_h=d$. It removes $dd_h$ weights: $d_h^2$ of them were gauge. Measured as ranks, also of whole softmax layers."
+    ),
+    hypotheses=(Hypothesis("H1", "generic", "the weights are generic, and $d_h\\le d$"),),
+    sources=(OURS,),
+    uses=("head-gauge", "kv-lossless-iff"),
+    lanes=("rank", "count"),
+    sides=lambda _: [],
+    special={"rank": dimensions_measured, "count": weights_counted},
+    controls=(
+        Control(
+            "H1",
+            "queries of one rank less: $4dd_h-2d_h^2$ predicted all the same",
+            lambda _: [(4 * 5 * 2 - 2 * 4, head_dimension(5, 2, False, query_rank=1))],
+            ("rank",),
+        ),
+        Control(
+            "construction",
+            "a loss equal to the weights removed",
+            lambda _: [(d * h, lost(d, h)) for d, h in CASES],
+            ("rank",),
+        ),
+        Control(
+            "construction",
+            "none of the removed weights was gauge",
+            lambda _: [(d * h, h * (d - h)) for d, h in CASES],
+            ("count",),
+        ),
+    ),
+)
