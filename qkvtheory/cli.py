@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import re
 import sys
 import textwrap
@@ -98,7 +99,7 @@ def run_check(args: argparse.Namespace) -> int:
     lanes = known_lanes(args.lane or report.LANES)
     target = writable(args.json)
     news = partial(print, file=sys.stderr, flush=True)
-    reports, seconds = report.timed_run(ids, lanes, print_report, news)
+    reports, seconds = report.timed_run(ids, lanes, print_report, news, workers=os.cpu_count() or 1)
     if all(r.status == NOT_RUN for r in reports):
         lacking = f"none of these claims has the lane {' '.join(lanes)}; see 'python -m qkvtheory show {ids[0]}'"
         raise BadInput(next((lane.reason for r in reports for lane in r.lanes.values()), lacking))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 import time
@@ -293,7 +292,8 @@ def timed_run(
     lanes: Iterable[str],
     progress: Callable[[ClaimReport], None],
     say: Callable[[str], None] = lambda line: None,
+    workers: int = 1,
 ) -> tuple[list[ClaimReport], float]:
     start = time.perf_counter()
-    reports = run(ids, lanes, progress, say, workers=os.cpu_count() or 1)
+    reports = run(ids, lanes, progress, say, workers)
     return reports, time.perf_counter() - start
