@@ -82,11 +82,15 @@ def split_last_word(words: list[nodes.Node]) -> tuple[list[nodes.Node], list[nod
 
 
 def check_boxes(app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn where a chapter lacks the box of its claim, or leans on a claim that none of its own claims uses."""
+    """Warn where a chapter lacks the box of its claim, or leans on a claim that none of its own claims uses.
+
+    The pages right below a chapter belong to it.
+    """
     manifest = build_of(app).manifest
     for name, claim in manifest.claims.items():
         home = boxes_of(env).get(name, "")
-        if home.rsplit("/", 1)[-1] != claim["chapter"]:
+        above = [page for page, below in env.toctree_includes.items() if home in below]
+        if claim["chapter"] not in {page.rsplit("/", 1)[-1] for page in [home, *above]}:
             logger.warning("claim %r has no box in its chapter %r", name, claim["chapter"])
     for docname, leans in leans_of(env).items():
         chapter = docname.rsplit("/", 1)[-1]
