@@ -16,6 +16,8 @@ from qkvtheory.lanes.worlds import Words
 
 ATOM, PRODUCT, SUM = 0, 1, 2
 WIDE = 44  # letters that fit on a line of a page
+T, INVERSE, BOTH = r"\top", "-1", r"-\top"
+COMBINED = {(T, T): "", (T, INVERSE): BOTH, (INVERSE, T): BOTH, (BOTH, T): INVERSE, (BOTH, INVERSE): T}
 
 
 class Written:
@@ -23,9 +25,9 @@ class Written:
 
     ndim = 2
 
-    def __init__(self, latex: str, rows: str, cols: str, binds: int = ATOM, bare: tuple[str, str] | None = None):
+    def __init__(self, latex: str, rows: str, cols: str, binds: int = ATOM, power: Power | None = None):
         self.text, self.rows, self.cols, self.binds = latex, rows, cols, binds
-        self.bare = bare  # (name, exponent) of a plain letter, whose exponent can still change
+        self.power = power  # of a letter, or of something in brackets: what it is, and the exponent, which can change
 
     shape = property(lambda self: (self.rows, self.cols))
     identity = staticmethod(lambda size: Written("I", size, size))
@@ -54,29 +56,43 @@ class Written:
         factor = "-" if scalar == -1 else f"{scalar}\\,"
         return Written(factor + self.inside(PRODUCT), self.rows, self.cols, SUM)
 
-    def raised(self, exponent: str, combined: dict[str, str]) -> Written:
-        if self.bare:
-            name, old = self.bare
-            new = combined.get(old, exponent) if old else exponent
-            return Written(words.latex_name(name, new), self.cols, self.rows, bare=(name, new))
-        return Written(f"{self.inside(ATOM) if self.binds else self.text}^{{{exponent}}}", self.cols, self.rows)
+    def raised(self, exponent: str) -> Written:
+        base, old = self.power or (self.inside(ATOM) if self.binds else self.text, "")
+        if old and (old, exponent) not in COMBINED:
+            base, old = f"({self.text})", ""
+        new = COMBINED[old, exponent] if old else exponent
+        return Written(with_exponent(base, new), self.cols, self.rows, power=(base, new))
 
     @property
     def mT(self) -> Written:
-        return self.raised(r"\top", {"-1": r"-\top"})
+        return self.raised(T)
 
     def inverse(self) -> Written:
-        return self.raised("-1", {r"\top": r"-\top"})
+        return self.raised(INVERSE)
 
     def right_inverse(self) -> Written:
-        return self.inverse() if self.rows == self.cols else self.raised("R", {})
+        return self.inverse() if self.rows == self.cols else self.raised("R")
+
+
+Power = tuple[str, str]
+
+
+def with_exponent(base: str, exponent: str) -> str:
+    """The base is the name of a letter, or LaTeX that ends with a bracket."""
+    if not exponent:
+        return words.latex_name(base) if is_name(base) else base
+    return words.latex_name(base, exponent) if is_name(base) else f"{base}^{{{exponent}}}"
+
+
+def is_name(base: str) -> bool:
+    return not base.endswith((")", "}"))
 
 
 class WrittenWorld(Words):
     """The letters of ``Words`` as written expressions."""
 
     def letter(self, name: str, rows: str, cols: str) -> Any:
-        return Written(words.latex_name(name), rows, cols, bare=(name, ""))
+        return Written(words.latex_name(name), rows, cols, power=(name, ""))
 
     def matrix(self, name: str, rows: str, cols: str) -> Any:
         return self.letter(name, rows, cols)
