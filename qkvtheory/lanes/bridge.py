@@ -2,7 +2,8 @@
 
 Each bridge runs a construction on symbols and prints what came out as a Rocq term, beside the definition of the same
 name in ``proofs/Reparametrization.v``. Rocq decides whether the two are equal; a damaged construction is rejected.
-The bridges of whole networks, with biases, norms and every kind of skip, are in ``bridge_stacks``.
+The bridges of whole networks, with biases, norms and every kind of skip, are in ``bridge_stacks``; those of tied
+projections and of caches in ``bridge_tying``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from qkvtheory.lanes import bridge_stacks
+from qkvtheory.lanes import bridge_stacks, bridge_tying
 from qkvtheory.lanes.columns import Columns
 from qkvtheory.lanes.rocq import atom, rocq
 from qkvtheory.lanes.symbols import (
@@ -33,7 +34,7 @@ from qkvtheory.lanes.symbols import (
 )
 from qkvtheory.words import identity, opaque, symbol
 
-HEADER = """(* Generated from qkvtheory.network, qkvtheory.gauge and qkvtheory.stacks. *)
+HEADER = """(* Generated from the Python of qkvtheory. *)
 From mathcomp Require Import all_ssreflect all_algebra.
 From QKV Require Import ThreeProducts Reparametrization.
 Import GRing.Theory.
@@ -316,7 +317,8 @@ LAYERS: dict[str, Callable[[Code], str]] = {
     "wide_query_biases": bridge_biases("wide_query_biases", lambda code, a: code.reparametrize(a, "Q")[-1], wide=True),
     **{f"cross_q{x.lower()}_biases": bridge_cross_biases(x) for x in "KV"},
 }
-BRIDGES = LAYERS | bridge_stacks.BRIDGES
+PARTS = ((LAYERS, ""), (bridge_stacks.BRIDGES, bridge_stacks.HEADER), (bridge_tying.BRIDGES, bridge_tying.HEADER))
+BRIDGES = {name: bridge for bridges, _ in PARTS for name, bridge in bridges.items()}
 
 
 def bridge_text(names: Iterable[str] | None = None, code: Code | None = None) -> str:
@@ -330,8 +332,10 @@ def printed(name: str, code: Code | None = None) -> str:
 
 
 def assembled(lemmas: Mapping[str, str]) -> str:
-    """The Rocq file of some printed bridges. Those of stacks come last, after what they import: so no name of theirs
-    stands in the way of the others."""
-    layers = [text for name, text in lemmas.items() if name in LAYERS]
-    whole = [text for name, text in lemmas.items() if name not in LAYERS]
-    return HEADER + "\n".join(layers + ([bridge_stacks.HEADER] if whole else []) + whole)
+    """The Rocq file of some printed bridges. Each part comes after what it imports, the layers first: so no name of a
+    later part stands in the way of an earlier one."""
+    text = HEADER
+    for bridges, header in PARTS:
+        chosen = [printed for name, printed in lemmas.items() if name in bridges]
+        text += "\n".join([header, *chosen] if chosen and header else chosen)
+    return text

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qkvtheory import gauge, network, stacks
+from qkvtheory import gauge, lossless, network, stacks, tying
 from qkvtheory.lanes.rocq import atom, rocq
 from qkvtheory.words import Word, opaque, symbol
 
@@ -34,6 +34,15 @@ class Code:
     merge_outputs: Any = stacks.merge_outputs
     remove_learned_skips: Any = stacks.remove_learned_skips
     align_heads: Any = gauge.align_heads
+    turn_heads: Any = gauge.turn_heads
+    slim: Any = lossless.slim
+    keys_in_values: Any = lossless.keys_in_values
+    absorbed: Any = lossless.absorbed
+    tie_after: Any = tying.tie_after
+    tied_sums: Any = tying.tied_sums
+    Separate: Any = tying.Separate
+    Slim: Any = tying.Slim
+    Latent: Any = tying.Latent
 
 
 # -- the layers of the statements --------------------------------------------------------------------------------------

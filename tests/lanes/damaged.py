@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qkvtheory import gauge, stacks
+from qkvtheory import gauge, lossless, stacks, tying
 from qkvtheory.lanes import bridge
 
 
@@ -225,6 +225,47 @@ def third_projection_left(attention, which):
     return theta, replace(new, W_V=attention.W_V)
 
 
+def keys_turned_like_queries(attention, keys=None, values=None):
+    return replace(gauge.turn_heads(attention, keys, values), W_K=attention.W_K @ keys)
+
+
+def key_bias_left(attention, keys=None, values=None):
+    return replace(gauge.turn_heads(attention, keys, values), b_K=attention.b_K)
+
+
+def only_weights_tied(attention, keep):
+    return replace(tying.tie_after(attention, keep), b_K=attention.b_K, b_V=attention.b_V)
+
+
+def keys_tied_queries_left(attention):
+    return replace(lossless.keys_in_values(attention), W_Q=attention.W_Q)
+
+
+def outputs_not_absorbed(layer, n):
+    return replace(lossless.absorbed(layer, n), W_O=layer.W_O)
+
+
+def keys_bias_forgotten(layer):
+    return replace(lossless.slim(layer), b_KV=layer.b_V)
+
+
+def sums_of_the_next(tokens):
+    tokens = list(tokens)
+    return tying.tied_sums([*tokens[1:], tokens[0]])
+
+
+class ValuesAreTheLatent(bridge.Code().Latent):
+    def attention(self, n):
+        return replace(super().attention(n), W_V=self.W_C)
+
+
+class KeysRecalled(bridge.Code().Slim):
+    """A cache that hands out its keys as values."""
+
+    def recalled(self, stored):
+        return stored * 2
+
+
 SKIPPING = ("run_block", "run_block_mlp_skip", "run_block_both_skips", "run_block_biased", "run_stage", "run_stack")
 SKIPPING += ("run_learned",)
 DAMAGED = {
@@ -299,4 +340,16 @@ DAMAGED = {
     "basis before a learned skip": (bridge.Code(remove_learned_skips=first_basis_left), ("learned_skips",)),
     "heads": (bridge.Code(align_heads=keys_turned_the_other_way), ("align_heads",)),
     "projections": (bridge.Code(reparametrize=third_projection_left), ("projections_left", "wide_query")),
+    "keys of a head": (bridge.Code(turn_heads=keys_turned_like_queries), ("turn_heads",)),
+    "key bias of a head": (bridge.Code(turn_heads=key_bias_left), ("turn_heads",)),
+    "biases tied": (bridge.Code(tie_after=only_weights_tied), ("tie_after",)),
+    "queries of tied keys": (
+        bridge.Code(keys_in_values=keys_tied_queries_left),
+        ("keys_in_values", "keys_in_square_values"),
+    ),
+    "latent": (bridge.Code(Latent=ValuesAreTheLatent), ("latent",)),
+    "absorbed": (bridge.Code(absorbed=outputs_not_absorbed), ("absorbed",)),
+    "slim": (bridge.Code(slim=keys_bias_forgotten), ("slim",)),
+    "recalled": (bridge.Code(Slim=KeysRecalled), ("run_slim",)),
+    "tokens": (bridge.Code(tied_sums=sums_of_the_next), ("tied_sums",)),
 }
