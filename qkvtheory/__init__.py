@@ -20,7 +20,7 @@ from qkvtheory.linalg import ConditionWarning, HypothesisError, condition, inver
 from qkvtheory.network import MLP, Attention, Block, Network
 from qkvtheory.stacks import conjugate, eliminate, eliminate_queries, explain
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "MLP",
     "Attention",
