@@ -31,6 +31,14 @@ def test_a_claim_is_complete(claim):
     assert all(set(c.lanes) <= set(LANES) and (c.sides or c.witness) for c in claim.controls)
 
 
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=lambda c: c.id)
+def test_no_backslash_of_a_formula_was_read_as_an_escape(claim):
+    hypotheses = [text for h in claim.hypotheses for text in (h.name, h.sentence)]
+    notes = [s.note for s in claim.sources]
+    for text in (claim.title, claim.statement, *hypotheses, *notes, *(c.what for c in claim.controls)):
+        assert text.isprintable(), text
+
+
 def test_a_claim_uses_only_claims_without_going_round_in_circles():
     def below(id: str, path: tuple[str, ...] = ()) -> None:
         assert id not in path, f"{' uses '.join((*path, id))}"

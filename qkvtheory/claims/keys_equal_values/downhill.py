@@ -319,7 +319,8 @@ ENERGY_DESCENT = Claim(
     title="Reading again lowers an energy",
     statement=(
         "Let $\\mathcal E(q)=-\\frac1\\alpha\\log\\sum_je^{\\alpha qk_j^{\\top}}+\\frac12\\lVert q\\rVert^2$ and $q^+=y(q)$, the read-out "
-        "with keys as values. Then $\\mathcal E(q)-\\mathcal E(q^+)\\ge\\frac12\\lVert q-q^+\\rVert^2$. For log-sum-exp is convex, "
+        "with keys as values. Then $\\mathcal E(q)-\\mathcal E(q^+)\\ge\\frac12\\lVert q-q^+\\rVert^2$. For "
+        "$F(q)=\\frac1\\alpha\\log\\sum_je^{\\alpha qk_j^{\\top}}$ is convex with gradient $y(q)$, so "
         "$F(q^+)\\ge F(q)+y(q)(q^+-q)^{\\top}$, and $y(q)=q^+$; the symbolic lane checks what this leaves, the numeric one the inequality "
         "for many draws, near and far, and along paths."
     ),

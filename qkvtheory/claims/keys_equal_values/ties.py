@@ -325,9 +325,9 @@ LOSSLESS = Claim(
     chapter=CHAPTER,
     title="When tying keys to values costs nothing",
     statement=(
-        "There are $W_Q',Z,W_O'$ with $W_Q'Z^{\top}=M_h$ and $ZW_O'=N_h$ if and only if the rows of $M_h$ lie in the span of the columns of "
+        "There are $W_Q',Z,W_O'$ with $W_Q'Z^{\\top}=M_h$ and $ZW_O'=N_h$ if and only if the rows of $M_h$ lie in the span of the columns of "
         "$W_V^h$; if $W_Q^h$ has full column rank too, if and only if the columns of $W_K^h$ lie in it. Then $W_K^h=W_V^hB$, and $Z=W_V^h$, "
-        "$W_Q'=W_Q^hB^{\top}$, $W_O'=W_O^h$ do it. The symbolic lane checks the construction, with $W_V=U^{\top}$; the count lane both "
+        "$W_Q'=W_Q^hB^{\\top}$, $W_O'=W_O^h$ do it. The symbolic lane checks the construction, with $W_V=U^{\\top}$; the count lane both "
         "directions for every head over some small fields; the formal lane proves both."
     ),
     hypotheses=(
@@ -479,7 +479,7 @@ SINGLE_HEAD = Claim(
     chapter=CHAPTER,
     title="One head of full width loses nothing",
     statement=(
-        "For one head with $d_h=d$ and invertible $W_V$: $W_Q'=W_QW_K^{\top}W_V^{-\top}$ and $Z=W_V$ give the same function with keys equal "
+        "For one head with $d_h=d$ and invertible $W_V$: $W_Q'=W_QW_K^{\\top}W_V^{-\\top}$ and $Z=W_V$ give the same function with keys equal "
         "to values."
     ),
     hypotheses=(
@@ -508,7 +508,7 @@ SINGLE_HEAD = Claim(
         Control("H3", "a generalized inverse of a singular $W_V$", singular_values),
         Control("H3", "asking for it with a singular $W_V$", singular_values_refused, refused="invertible"),
         Control("H4", "RoPE between keys and scores", full_head_rotated),
-        Control("construction", "$W_V^{-1}$ in the place of $W_V^{-\top}$", without_transpose),
+        Control("construction", "$W_V^{-1}$ in the place of $W_V^{-\\top}$", without_transpose),
     ),
 )
 
