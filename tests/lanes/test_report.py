@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -26,6 +27,29 @@ def reports() -> list[report.ClaimReport]:
 @pytest.fixture(scope="module")
 def manifest(reports) -> dict[str, Any]:
     return json.loads(json.dumps(report.manifest(reports, 1.234)))
+
+
+def found(reports: list[report.ClaimReport]) -> list[Any]:
+    """Everything but the seconds."""
+    lanes = [{name: replace(r, seconds=0) for name, r in one.lanes.items()} for one in reports]
+    return [(one.claim.id, here, one.controls) for one, here in zip(reports, lanes, strict=True)]
+
+
+def test_processes_that_share_the_claims_find_what_one_finds():
+    ids, seen = list(register())[: report.FEW + 2], []
+    shared = report.run(ids, ("symbolic", "count"), lambda r: seen.append((r.claim.id, os.getpid())), workers=2)
+    assert seen == [(id, os.getpid()) for id in ids]
+    assert found(shared) == found(report.run(ids, ("symbolic", "count")))
+
+
+def test_few_claims_are_not_shared(monkeypatch):
+    def pool(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(report, "ProcessPoolExecutor", pool)
+    assert [r.claim.id for r in report.run(IDS, ("symbolic",), workers=2)] == IDS
+    with pytest.raises(AssertionError, match="process"):
+        report.run(list(register())[: report.FEW + 1], ("symbolic",), workers=2)
 
 
 NUMBER, OPTIONAL = (int, float), (int, float, type(None))
