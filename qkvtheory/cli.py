@@ -99,17 +99,24 @@ def run_check(args: argparse.Namespace) -> int:
     lanes = known_lanes(args.lane or report.LANES)
     target = writable(args.json)
     news = partial(print, file=sys.stderr, flush=True)
-    reports, seconds = report.timed_run(ids, lanes, print_report, news, workers=os.cpu_count() or 1)
+    try:
+        reports, seconds = report.timed_run(ids, lanes, print_report, news, workers=os.cpu_count() or 1)
+    except report.SourcesChanged:
+        return edited()
     if all(r.status == NOT_RUN for r in reports):
         lacking = f"none of these claims has the lane {' '.join(lanes)}; see 'python -m qkvtheory show {ids[0]}'"
         raise BadInput(next((lane.reason for r in reports for lane in r.lanes.values()), lacking))
     if report.edited_since_loaded():
-        print("error: the sources changed during the run, so it says nothing about them; run it again", file=sys.stderr)
-        return FAILED
+        return edited()
     if target:
         report.write(target, reports, seconds)
     print(summary(reports, seconds))
     return FAILED if any(r.red for r in reports) else OK
+
+
+def edited() -> int:
+    print("error: the sources changed during the run, so it says nothing about them; run it again", file=sys.stderr)
+    return FAILED
 
 
 def summary(reports: Sequence[Any], seconds: float) -> str:

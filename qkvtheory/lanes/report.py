@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -73,7 +74,8 @@ def run(
 ) -> list[ClaimReport]:
     """Check the named claims (all of them by default). ``progress`` is called as each one is done, ``say`` with news
     of the formal lane, which comes first and takes longest. ``workers``: processes among which the claims are shared;
-    more than one only where this module may be imported anew, so not in a script without a main guard.
+    more than one only where this module may be imported anew, so not in a script without a main guard. Raises
+    SourcesChanged if these processes find other files than were read here.
     """
     claims = register()
     chosen, lanes = [claims[i] for i in ids or claims], tuple(lanes)
@@ -90,19 +92,28 @@ def run(
 
 
 Checked = tuple[dict[str, LaneResult], list[ControlResult]]
-FEW = 8  # claims: starting further processes would take longer than checking them
+FEW = 8  # claims: starting a process would take longer than checking them
+MOST = 8  # processes: more would wait for the longest claim
+
+
+class SourcesChanged(Exception):
+    """The files on disk are no longer the ones that run here: what was found says nothing about them."""
 
 
 def checked_in_turn(claims: Sequence[Claim], lanes: tuple[str, ...], workers: int) -> Iterator[Checked]:
     """The results of each claim, in order. Claims hold functions and cannot be sent; their ids can."""
-    if workers < 2 or len(claims) <= FEW:
+    workers = min(workers, MOST, -(-len(claims) // FEW))
+    if workers < 2:
         yield from (checked(claim, lanes) for claim in claims)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(checked_by_id, [claim.id for claim in claims], [lanes] * len(claims))
+        yield from pool.map(partial(checked_by_id, lanes=lanes, sources=LOADED), [claim.id for claim in claims])
 
 
-def checked_by_id(id: str, lanes: tuple[str, ...]) -> Checked:
+def checked_by_id(id: str, lanes: tuple[str, ...], sources: str) -> Checked:
+    """In another process, which has read the files anew: they must be the ones that the caller read."""
+    if sources != LOADED:
+        raise SourcesChanged
     return checked(register()[id], lanes)
 
 

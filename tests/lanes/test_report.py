@@ -42,6 +42,16 @@ def test_processes_that_share_the_claims_find_what_one_finds():
     assert found(shared) == found(report.run(ids, ("symbolic", "count")))
 
 
+def test_a_process_that_read_other_sources_finds_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(report, "LOADED", "another hash")
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: 2)
+    ids = list(register())[: report.FEW + 1]
+    with pytest.raises(report.SourcesChanged):
+        report.run(ids, ("count",), workers=2)
+    assert cli.main(["check", *ids, "--lane", "symbolic"]) == 1
+    assert "sources changed during the run" in capsys.readouterr().err
+
+
 def test_few_claims_are_not_shared(monkeypatch):
     def pool(*_: Any, **__: Any) -> Any:
         raise AssertionError("a process was started")
