@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qkvtheory.count.config import printable
 from qkvtheory.lanes.results import FAIL, NOT_RUN, PASS
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
+LONGEST = 1500  # characters of a message; only what was typed can make it longer
 BIBLIOGRAPHY = Path(__file__).parents[1] / "book" / "references.bib"
 MARKS = {PASS: "pass", FAIL: "FAIL", NOT_RUN: "not run here"}
 VERDICTS = {PASS: "pass", FAIL: "RED", NOT_RUN: "not run"}
@@ -35,11 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except BadInput as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        print(f"error: {readable(str(mistake))}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
         sys.stderr.close()
         return OK
+
+
+def readable(message: str) -> str:
+    """A message that repeats what was typed: no control characters, and not a page long."""
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+    return "\n".join(map(printable, message.split("\n")))
 
 
 def parser() -> argparse.ArgumentParser:

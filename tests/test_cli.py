@@ -84,6 +84,8 @@ def test_the_manifest_is_written_even_when_red(monkeypatch, tmp_path):
     (["check", "zzzz"], "'python -m qkvtheory list' names them all"),
     (["check", "--lane", "magic"], "there is no lane called 'magic'; expected one of symbolic, exact, numeric"),
     (["check", "r-products", "--lane", "count"], "none of these claims has the lane count"),
+    (["check", "\x1b[31m"], r"there is no claim called '\x1b[31m'"),
+    (["check", "z" * 10**5], "zzz ... zzz"),
     (["show", "reparam-lema"], "did you mean 'reparam-lemma'?"),
 ])  # fmt: skip
 def test_bad_input_exits_with_two_and_says_what_to_do(arguments, message, capsys):

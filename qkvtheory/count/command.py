@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from qkvtheory.count.config import Config, check_size
+from qkvtheory.count.config import Config, ConfigError, check_size, printable
 from qkvtheory.count.formulas import (
     cache_bytes,
     cache_per_token,
@@ -52,7 +52,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what was asked for. Raises ValueError, with a message for people, for input that cannot be counted."""
+    """Print what was asked for. Raises ValueError, with a message for people, for input that cannot be counted; where
+    this is some of the variants, the others are printed first.
+    """
     if args.presets or args.preset == "list":
         return print_presets(args.json)
     config = chosen(args)
@@ -60,18 +62,30 @@ def run(args: argparse.Namespace) -> None:
     size = args.bytes_per_number if args.bytes_per_number is not None else DTYPES[args.dtype or "bf16"]
     for name, number in (("--context", context), ("--batch", args.batch), ("--bytes-per-number", size)):
         check_size(name, number)
-    variants = [resolve(config, text) for text in args.variant or [None]]
-    rows = [row(config, variant, context, args.batch, size) for variant in variants]
-    notes = list(remarks(config, variants, context))
-    if args.json:
-        made = [{"preset": args.preset, "config": args.config, **r, "notes": notes} for r in rows]
-        print(json.dumps(made if len(made) > 1 else made[0], indent=1, ensure_ascii=False))
-        return None
-    heading = f"{config.name}: {shape(config)}"
-    print("\n".join([heading, *([source(args.preset)] if args.preset else []), "", *table(rows), "", *legend(rows)]))
-    for note in notes:
-        print(f"note: {note}")
+    variants, refused = sorted_out(config, args.variant or [None])
+    if variants:
+        rows = [row(config, variant, context, args.batch, size) for variant in variants]
+        notes = [*own_groups(config, args.variant or []), *remarks(config, variants, context)]
+        if args.json:
+            made = [{"preset": args.preset, "config": args.config, **r, "notes": notes} for r in rows]
+            print(for_machines(made if len(made) > 1 else made[0]))
+        else:
+            heading = [f"{printable(config.name)}: {shape(config)}", *([source(args.preset)] if args.preset else [])]
+            print("\n".join([*heading, "", *table(rows), "", *legend(rows), *(f"note: {note}" for note in notes)]))
+    if refused:
+        raise ValueError("\n       ".join(refused))
     return None
+
+
+def sorted_out(config: Config, asked: Sequence[str | None]) -> tuple[list[Variant], list[str]]:
+    """The variants that this model can take, and why it cannot take the others. Unknown names raise ValueError."""
+    variants, refused = [], []
+    for text in asked:
+        try:
+            variants.append(resolve(config, text))
+        except ConfigError as reason:
+            refused.append(str(reason))
+    return variants, refused
 
 
 def chosen(args: argparse.Namespace) -> Config:
@@ -181,10 +195,24 @@ def remarks(config: Config, variants: Sequence[Variant], context: int) -> Sequen
     return said
 
 
+def own_groups(config: Config, asked: Sequence[str]) -> Sequence[str]:
+    """Where names without groups were given for a model that has its own: what they were taken for."""
+    plain = [text for text in asked if text.upper() in ("QKV", "Q-K=V", "K=V")]
+    if config.groups == config.heads or not plain:
+        return []
+    taken = ", ".join(f"{text} is {label(config, text)}" for text in plain)
+    return [f"the model has {config.groups} key/value heads, which such names keep: {taken}; MHA is one per query head"]
+
+
+def for_machines(made: Any) -> str:
+    text = json.dumps(made, indent=1, ensure_ascii=False)
+    return text if text.replace("\n", "").isprintable() else json.dumps(made, indent=1)
+
+
 def print_presets(as_json: bool) -> None:
     rows = [{"preset": n, "params_total": parameters(preset(n)).total, "source": source(n)} for n in names()]
     if as_json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(for_machines(rows))
         return
     for r in rows:
         print(f"{r['preset']:24}{r['params_total']:>16,} parameters  {r['source']}")

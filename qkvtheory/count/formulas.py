@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
-from qkvtheory.count.config import NORMS, Config, ConfigError, Latent
+from qkvtheory.count.config import NORMS, Config, ConfigError, Latent, check_size
 from qkvtheory.variants import GROUPED, Variant, parse
 
 UNBIASED = ("GTA", "QV-Ka")  # published without biases, and so is MLA
@@ -268,12 +268,14 @@ def macs(config: Config, variant: Variant | str | None = None, context: int = 20
     """Multiply-accumulates for one text of ``context`` tokens, every token read out.
 
     All ``context`` squared scores are counted: neither the causal half nor a sliding window is made use of. Embeddings
-    are looked up, norms, softmax and activations are not products of matrices, so they cost nothing here.
+    are looked up, norms, softmax and activations are not products of matrices, so they cost nothing here. Raises
+    ConfigError as ``resolve``, and for a ``context`` that is not a whole number from 0.
 
     >>> from qkvtheory.count import preset
     >>> macs(preset("three-projections-300m"), "Q=K=V", 2048).total
     706790555648
     """
+    check_size("context", context, least=0)
     variant = resolve(config, variant)
     width = config.query_width
     keys, values = width, width
@@ -288,13 +290,15 @@ def decode_macs(config: Config, variant: Variant | str | None = None, context: i
     """Multiply-accumulates for one new token, with ``context`` tokens in the cache, the new one among them.
 
     What is made from the cache is never written out: MLA scores and sums the latents, QV-Ka scores contexts and
-    values, and slim sums the keys of all heads in each head, then maps the sum (2503.05840).
+    values, and slim sums the keys of all heads in each head, then maps the sum (2503.05840). Raises ConfigError as
+    ``resolve``, and for a ``context`` that is not a whole number from 1.
 
     >>> from qkvtheory.count import preset
     >>> gpt2 = preset("gpt2")
     >>> decode_macs(gpt2, "slim", 1000).scores / decode_macs(gpt2, "QKV", 1000).scores      # (H + 1) / 2
     6.5
     """
+    check_size("context", context)
     variant = resolve(config, variant)
     each = for_cached_token(config, variant) + (config.channels if variant.corrected else 0)
     return per_token(config, variant, 1, tokens_kept(config, context) * each)
@@ -361,17 +365,21 @@ def key_context(config: Config) -> int:
 def cache_bytes(
     config: Config, variant: Variant | str | None = None, context: int = 2048, batch: int = 1, bytes_per_number: int = 2
 ) -> int:
-    """Bytes of the whole cache for ``batch`` texts of ``context`` tokens.
+    """Bytes of the whole cache for ``batch`` texts of ``context`` tokens. Raises ConfigError as ``resolve``, and for
+    sizes that are not whole numbers, from 0 for ``context`` and from 1 for the others.
 
     >>> from qkvtheory.count import preset
     >>> cache_bytes(preset("three-projections-300m"), "QKV", context=1)
     81920
     """
+    check_size("batch", batch)
+    check_size("bytes_per_number", bytes_per_number)
     return tokens_kept(config, context) * cache_per_token(config, variant) * batch * bytes_per_number
 
 
 def tokens_kept(config: Config, context: int) -> int:
     """Tokens in the caches of all layers together; a layer with a sliding window keeps no more than it can see."""
+    check_size("context", context, least=0)
     seen = min(context, config.window or context)
     return (config.layers - config.windowed) * context + config.windowed * seen
 

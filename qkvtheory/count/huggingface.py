@@ -89,9 +89,12 @@ class Reader:
             raise ConfigError(name, f"expected true or false, not {shown(value)}")
         return value
 
-    def windows(self, layers: int, default: int) -> Choices:
-        """The window, and how many layers have one: as ``layer_types`` says, or else ``default`` of them."""
-        window = self.number("window", None)
+    def windows(self, layers: int, default: int, absent: int | None = None) -> Choices:
+        """The window, and how many layers have one: as ``layer_types`` says, or else ``default`` of them.
+
+        ``absent``: the window where the key is not there, as the family's class has it; null always means none.
+        """
+        window = self.number("window", None if self.given("window") else absent)
         kinds = self.data.get("layer_types")
         if window is None:
             return {}
@@ -106,6 +109,7 @@ class Reader:
 
 
 GATED_RMS: Choices = {"gated": True, "norm": "rms"}
+WINDOW = 4096  # of the classes that have one unless the file says otherwise
 
 
 def attention_bias(r: Reader, default: bool = False) -> Choices:
@@ -161,19 +165,24 @@ def llama(r: Reader) -> Choices:
 
 def mistral(r: Reader) -> Choices:
     layers = r.number("layers")
+    return {**GATED_RMS, **r.windows(layers, layers, WINDOW), "tied": False}
+
+
+def phi3(r: Reader) -> Choices:
+    layers = r.number("layers")
     return {**GATED_RMS, **r.windows(layers, layers), "tied": False}
 
 
 def mixtral(r: Reader) -> Choices:
     number, active = r.number("experts"), r.number("active")
-    return {**mistral(r), "experts": Experts(number, active, r.number("hidden"))}
+    return {**phi3(r), "experts": Experts(number, active, r.number("hidden"))}
 
 
 def qwen_windows(r: Reader) -> Choices:
     if not r.flag("use_sliding_window", False):
         return {}
     layers = r.number("layers")
-    return r.windows(layers, max(0, layers - r.number("full_layers", 28, least=0)))
+    return r.windows(layers, max(0, layers - r.number("full_layers", 28, least=0)), WINDOW)
 
 
 def qwen2(r: Reader) -> Choices:
@@ -199,7 +208,7 @@ def gemma(r: Reader) -> Choices:
 def gemma2(r: Reader) -> Choices:
     """A window in the first layer and every second one after it; norms before and after each sublayer."""
     layers = r.number("layers")
-    return {**gemma(r), **r.windows(layers, (layers + 1) // 2), "norms": 4}
+    return {**gemma(r), **r.windows(layers, (layers + 1) // 2, WINDOW), "norms": 4}
 
 
 def phi(r: Reader) -> Choices:
@@ -218,16 +227,14 @@ def olmo2(r: Reader) -> Choices:
 
 def falcon(r: Reader) -> Choices:
     new, heads = r.flag("new_decoder_architecture", False), r.number("heads")
-    parallel = new or r.flag("parallel_attn", True)
     norms = r.data.get("num_ln_in_parallel_attn")
-    check_size("num_ln_in_parallel_attn", norms or 1)
-    norms = (norms or 2) if new else 1 if parallel else 2
+    check_size("num_ln_in_parallel_attn", norms := 1 + new if norms is None else norms)
     shared = 1 if r.flag("multi_query", True) else heads
     return {
         **biases(r.flag("bias", False)),
         "hidden": r.number("hidden", 4 * r.number("width")),
         "groups": r.number("groups", heads) if new else shared,
-        "norms": norms,
+        "norms": 2 if norms == 2 or not r.flag("parallel_attn", True) else 1,
         "tied": True,
     }
 
@@ -238,6 +245,13 @@ def starcoder2(r: Reader) -> Choices:
 
 
 def deepseek(r: Reader) -> Choices:
+    mixture, every = experts(r), r.data.get("moe_layer_freq", 1)
+    if mixture and every != 1:
+        raise ConfigError("moe_layer_freq", f"only 1 is counted (experts in every later layer), not {shown(every)}")
+    return {**GATED_RMS, **attention_bias(r), **latent(r), "experts": mixture, "tied": False}
+
+
+def latent(r: Reader) -> Choices:
     mla = Latent(
         latent=r.number("latent"),
         rotary=r.number("rotary"),
@@ -246,26 +260,16 @@ def deepseek(r: Reader) -> Choices:
         query=r.number("query_latent", None),
         normed=True,
     )
-    return {
-        **GATED_RMS,
-        **attention_bias(r),
-        "head_width": mla.value,
-        "groups": r.number("heads"),
-        "mla": mla,
-        "experts": deepseek_experts(r),
-        "tied": False,
-    }
+    return {"head_width": mla.value, "groups": r.number("heads"), "mla": mla}
 
 
-def deepseek_experts(r: Reader) -> Experts | None:
+def experts(r: Reader, width: Any = REQUIRED) -> Experts | None:
+    """Experts in every layer but the first few; ``width``: of each, if the file does not say."""
     number = r.number("experts", None)
     if number is None:
         return None
-    width, layers = r.number("expert_width"), r.number("layers")
+    width, layers = r.number("expert_width", width), r.number("layers")
     dense = r.number("dense_layers", 0, least=0)
-    every = r.data.get("moe_layer_freq", 1)
-    if every != 1:
-        raise ConfigError("moe_layer_freq", f"only 1 is counted (experts in every later layer), not {shown(every)}")
     shared = r.number("shared_experts", 0, least=0)
     return Experts(number, r.number("active"), width, shared * width, min(dense, layers))
 
@@ -283,7 +287,7 @@ FAMILIES: dict[str, Callable[[Reader], Choices]] = {
     "gemma": gemma,
     "gemma2": gemma2,
     "phi": phi,
-    "phi3": mistral,
+    "phi3": phi3,
     "olmo": olmo,
     "olmo2": olmo2,
     "falcon": falcon,
@@ -295,22 +299,44 @@ FAMILIES: dict[str, Callable[[Reader], Choices]] = {
 SAY_GROUPS = ("mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "starcoder2")
 
 
+# -- a family we do not know -------------------------------------------------------------------------------------------
+
+
+# Keys that change a count, by rules that differ among families: a note names those that are there and were not read.
+MATTERS = (
+    *("kv_lora_rank", "q_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "index_topk"),
+    *("sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern", "layer_types"),
+    *("attention_chunk_size", "full_attention_interval", "attn_layer_period", "attn_type_list"),
+    *("linear_num_value_heads", "mamba_d_state", "ssm_cfg", "hybrid_override_pattern"),
+    *("add_cross_attention", "cross_attention_layers", "num_kv_shared_layers", "attention_k_eq_v"),
+    *("multi_query", "multi_query_attention", "multi_query_group_num", "n_head_kv", "attn_config", "ffn_config"),
+    *("use_qk_norm", "qk_norm", "qk_layernorm", "bias", "use_bias", "qkv_bias", "use_qkv_bias"),
+    *("n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size", "shared_intermediate_size"),
+    *("moe_num_experts", "moe_num_shared_experts", "moe_layer_start_index", "mlp_only_layers", "moe_layers"),
+    *("first_k_dense_replace", "mlp_layer_types", "moe_layer_freq", "expert_layer_period"),
+    *("decoder_sparse_step", "interleave_moe_layer_step", "hidden_size_per_layer_input"),
+    *("word_embed_proj_dim", "type_vocab_size", "num_nextn_predict_layers"),
+)
+# Of these, the steps from one layer with experts to the next: 1 is every layer, as assumed.
+STEPS = ("moe_layer_freq", "expert_layer_period", "decoder_sparse_step", "interleave_moe_layer_step")
+
+
 def guess(r: Reader) -> Choices:
-    """A family we do not know, by the keys that most have in common; ``notes`` says what was assumed."""
+    """A family we do not know, by the keys that most have in common; ``notes`` says what was assumed or ignored."""
     rms = "rms_norm_eps" in r.data
     rotary = any(name in r.data for name in ("rope_theta", "rope_scaling", "rope_parameters", "alibi")) or rms
-    bias = attention_bias(r, not rms)
-    number = r.number("experts", None)
-    experts = None
-    if number is not None:
-        experts = Experts(number, r.number("active"), r.number("expert_width", r.number("hidden")))
+    mixture = experts(r, r.number("hidden", None) or REQUIRED)
+    mla = latent(r) if r.number("latent", None) else {}
+    windows, read = guessed_windows(r)
     made: Choices = {
-        **bias,
+        **attention_bias(r, not rms),
+        **mla,
+        **windows,
         "mlp_bias": r.flag("mlp_bias", not rms),
         "gated": rms,
         "norm": "rms" if rms else "layer",
         "positions": 0 if rotary else r.number("context", 0),
-        "experts": experts,
+        "experts": mixture,
         "tied": True,
     }
     said = [
@@ -318,10 +344,36 @@ def guess(r: Reader) -> Choices:
         f"two {'RMS norms' if rms else 'LayerNorms'} in a layer and one at the end",
         f"attention {'with' if made['qkv_bias'] else 'without'} biases",
         "no table of positions" if not made["positions"] else "a learned table of positions",
-        *(["experts in every layer"] if experts else []),
+        *(["a norm on each latent"] if mla else []),
+        *([f"experts in {after(mixture.dense_layers)}"] if mixture else []),
     ]
-    name = shown(r.data.get("model_type"))
-    return {**made, "notes": (f"model_type {name} is not one that was checked; assumed: {', '.join(said)}",)}
+    note = f"model_type {shown(r.data.get('model_type'))} is not one that was checked; assumed: {', '.join(said)}"
+    read |= set(r.used.values())
+    ignored = ", ".join(key for key in MATTERS if key not in read and matters(key, r.data.get(key)))
+    return {**made, "notes": (note + (f"; ignored: {ignored}" if ignored else ""),)}
+
+
+def after(dense: int) -> str:
+    return f"every layer after the first {dense}" if dense else "every layer"
+
+
+def matters(key: str, value: Any) -> bool:
+    return bool(value) and not (key in STEPS and value == 1)
+
+
+def guessed_windows(r: Reader) -> tuple[Choices, set[str]]:
+    """The windows, if it is clear which layers have one; and the keys that say so."""
+    layers, every = r.number("layers"), r.data.get("sliding_window_pattern")
+    kinds: Any = r.data.get("layer_types")
+    keys = {"sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern"}
+    listed = isinstance(kinds, list) and all(kind in ("full_attention", "sliding_attention") for kind in kinds)
+    if not r.data.get("sliding_window") or not r.flag("use_sliding_window", True):
+        return {}, keys | ({"layer_types"} if listed and "sliding_attention" not in kinds else set())
+    if listed:
+        return r.windows(layers, 0), keys | {"layer_types"}
+    if kinds is None and type(every) is int and every > 0:  # as Gemma 3 and Cohere 2: every so many layers see all
+        return r.windows(layers, layers - layers // every), keys
+    return {}, set()
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -378,21 +430,15 @@ def split(r: Reader, width: int, heads: int) -> int:
 
 def load(path: str | Path) -> Config:
     """The Config of a ``config.json``, or of the folder it lies in. Raises ConfigError, naming file or key."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / FILE
-        if not file.is_file():
-            near = difflib.get_close_matches(FILE, [p.name for p in file.parent.glob("*.json")], 1)
-            hint = f"; did you mean '{file.parent / near[0]}'?" if near else ""
-            raise ConfigError(str(path), f"the folder has no {FILE}{hint}")
-    if not file.is_file():
-        raise ConfigError(str(path), "there is no such file; expected a config.json, or a folder that has one")
+    if not str(path):
+        raise ConfigError("config", "no name is given; expected a config.json, or a folder that has one")
     try:
+        file = found(Path(path))
         with file.open("rb") as opened:
             text = opened.read(LARGEST_FILE + 1)
         if len(text) > LARGEST_FILE:
             raise ConfigError(str(path), f"more than {LARGEST_FILE} bytes; a configuration has a few thousand")
-        data = json.loads(text.decode("utf-8-sig"))
+        data = json.loads(text.decode("utf-8-sig"), object_pairs_hook=once)
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -401,7 +447,32 @@ def load(path: str | Path) -> Config:
         raise ConfigError(
             str(path), f"is not JSON ({shown(str(error))}); expected a Hugging Face config.json"
         ) from None
-    return read(data, file.parent.name if file.name == FILE else file.stem)
+    return read(data, file.absolute().parent.name if file.name == FILE else file.stem)
+
+
+def found(path: Path) -> Path:
+    """The file that is meant: this one, or the one in this folder."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise ConfigError(str(path), "there is no such file; expected a config.json, or a folder that has one")
+        return path
+    file = path / FILE
+    if file.is_dir():
+        raise ConfigError(str(path), f"the {FILE} in it is a folder; expected a file")
+    if not file.is_file():
+        near = difflib.get_close_matches(FILE, [p.name for p in path.glob("*.json") if p.is_file()], 1, 0.8)
+        hint = f"; did you mean '{path / near[0]}'?" if near else ""
+        raise ConfigError(str(path), f"the folder has no {FILE}{hint}")
+    return file
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises ConfigError for a key that is there twice and says two things."""
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if made.setdefault(name, value) != value:
+            raise ConfigError(shown(name), f"is there twice, as {shown(made[name])} and {shown(value)}; keep one")
+    return made
 
 
 def documented_keys() -> list[dict[str, str]]:

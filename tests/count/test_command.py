@@ -27,6 +27,20 @@ def rows(capsys, *arguments: str):
     return json.loads(printed(capsys, *arguments, "--json"))
 
 
+def test_one_variant_that_a_model_cannot_take_leaves_the_others(capsys):
+    assert main(["count", "--preset", "llama-3-8b", "--variant", "GQA-4", "slim", "GQA-5", "--json"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["variant"] == "GQA-4"
+    assert "slim needs a key head" in captured.err and "GQA-5 needs 5 groups" in captured.err
+
+
+def test_names_without_groups_say_whose_groups_they_keep(capsys):
+    out = printed(capsys, "count", "--preset", "llama-3-8b", "--variant", "QKV", "Q-K=V")
+    assert "note: the model has 8 key/value heads, which such names keep: QKV is GQA-8, Q-K=V is Q-GQA-8" in out
+    assert "keep:" not in printed(capsys, *SMALL, "--variant", "QKV", "Q-K=V")
+    assert "keep:" not in printed(capsys, "count", "--preset", "llama-3-8b", "--variant", "MHA", "MQA")
+
+
 def test_a_table_for_people(capsys):
     out = printed(capsys, *SMALL, "--variant", "QKV", "Q-K=V", "Q-GQA-4")
     assert re.search(
@@ -92,6 +106,24 @@ def test_notes_about_windows_encoders_and_unknown_families(capsys, tmp_path):
     assert "note: QKV is counted with heads of width 128" in out
 
 
+def test_a_window_is_noted_where_something_falls_out_of_it(capsys, tmp_path):
+    for context, noted in ((4095, False), (4096, False), (4097, True)):
+        out = printed(capsys, "count", "--preset", "mistral-7b", "--context", str(context))
+        assert ("note: 32 of 32 layers keep the last 4,096 tokens only" in out) is noted
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "\x9b2J", "turned\u202e", "two\nlines"])
+def test_a_name_of_a_file_does_not_reach_the_terminal_as_it_is(name, capsys, tmp_path):
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(stored()["llama-3-8b"]["config"]))
+    out = printed(capsys, "count", "--config", str(path))
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert out.startswith(name.encode("unicode_escape").decode() + ": L = 32")
+    out = printed(capsys, "count", "--config", str(path), "--json")
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert json.loads(out)["model"] == name
+
+
 @pytest.mark.parametrize("name", count.names())
 def test_a_preset_and_its_configuration_in_a_folder_count_the_same(name, capsys, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(stored()[name]["config"]))
@@ -134,7 +166,20 @@ def test_the_example_in_the_help_runs(capsys):
     (["--preset", "gpt2", "--batch", "-1"], "--batch: expected a number from 1"),
     (["--preset", "gpt2", "--bytes-per-number", "0"], "--bytes-per-number: expected a number from 1"),
     (["--config", "no/such.json"], "no/such.json: there is no such file"),
-    (["--config", ""], "the folder has no config.json"),
+    (["--config", ""], "error: config: no name is given; expected a config.json"),
+    (["--config", "."], "error: .: the folder has no config.json"),
+    (["--config", "\x1b[31m\x9b.json"], r"error: \x1b[31m\x9b.json: there is no such file"),
+    (["--config", "a" * 10**4], "aaaa ... aaaa"),
+    (["--preset", "\x1b[2J"], r"there is no preset called '\x1b[2J'"),
+    (["--preset", "gpt2", "--variant", "Q\x1b[2J"], r"there is no variant called 'Q\x1b[2J'"),
+    (["--preset", "gpt2", "--variant", "+" * 1500], "no variant"),
+    (["--preset", "gpt2", "--variant", "(" * 1500], "no variant"),
+    (["--preset", "gpt2", "--variant", "(" * 1500 + "Q=K" + ")+" * 1500], "no variant"),
+    (["--preset", "gpt2", "--variant", "GQA-" + "9" * 5000], "no variant"),
+    (["--preset", "gpt2", "--variant", "MHA" + "+" * 10**5], "no variant"),
+    (["--preset", "gpt2", "--variant", "+"], "no variant called '+'"),
+    (["--preset", "gpt2", "--variant", "()+"], "no variant called '()+'"),
+    (["--preset", "gpt2", "--variant", ""], "no variant called ''"),
 ])  # fmt: skip
 def test_bad_input_exits_with_two_and_says_what_to_do(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -143,6 +188,8 @@ def test_bad_input_exits_with_two_and_says_what_to_do(arguments, message, capsys
     assert captured.err.startswith("error: ")
     assert message in captured.err
     assert captured.out == ""
+    assert len(captured.err) < 2000
+    assert all(c.isprintable() or c == "\n" for c in captured.err)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": "llama"}', '{"hidden_size": NaN}', "[" * 10**5])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -70,6 +71,84 @@ def test_a_family_that_was_not_checked_is_read_by_the_common_keys():
     assert "experts in every layer" in experts.notes[0]
 
 
+KIMI = {**stored()["deepseek-v3"]["config"], "model_type": "kimi_k2"}
+WINDOWED = {**LLAMA, "model_type": "new", "sliding_window": 1024}
+SOME = ["sliding_attention"] * 20 + ["full_attention"] * 12
+
+
+def test_latents_and_experts_are_read_in_a_family_that_was_not_checked():
+    guessed, known = count.read(KIMI), count.preset("deepseek-v3")
+    assert count.parameters(guessed) == count.parameters(known)
+    assert count.cache_bytes(guessed) == count.cache_bytes(known)
+    assert "experts in every layer after the first 3" in guessed.notes[0]
+    assert "a norm on each latent" in guessed.notes[0]
+    assert "ignored" not in guessed.notes[0]
+    with pytest.raises(ConfigError, match="qk_rope_head_dim: is missing"):
+        count.read(without(KIMI, "qk_rope_head_dim"))
+
+
+@pytest.mark.parametrize(("changes", "windowed"), [
+    ({"layer_types": SOME}, 20),
+    ({"layer_types": SOME, "use_sliding_window": True}, 20),
+    ({"sliding_window_pattern": 6}, 27),
+    ({"sliding_window_pattern": 4}, 24),
+    ({"sliding_window_pattern": 4, "layer_types": SOME}, 20),
+    ({"use_sliding_window": False, "max_window_layers": 28}, 0),
+    ({"sliding_window": None, "max_window_layers": 28}, 0),
+    ({"sliding_window": None, "layer_types": ["full_attention"] * 32}, 0),
+])  # fmt: skip
+def test_windows_are_read_in_a_family_that_was_not_checked(changes, windowed):
+    config = count.read({**WINDOWED, **changes})
+    assert (config.window, config.windowed) == ((1024, windowed) if windowed else (None, 0))
+    assert "ignored" not in config.notes[0]
+
+
+@pytest.mark.parametrize(("changes", "ignored"), [
+    ({}, "sliding_window"),
+    ({"use_sliding_window": True, "max_window_layers": 28}, "sliding_window, use_sliding_window, max_window_layers"),
+    ({"sliding_window_pattern": "LLLG"}, "sliding_window, sliding_window_pattern"),
+    ({"sliding_window_pattern": True}, "sliding_window, sliding_window_pattern"),
+    ({"layer_types": [*SOME[1:], "linear_attention"]}, "sliding_window, layer_types"),
+    ({"sliding_window": None, "layer_types": SOME}, "layer_types"),
+    ({"sliding_window": None, "layer_types": ["linear_attention"] * 32}, "layer_types"),
+    ({"sliding_window": None, "q_lora_rank": 8, "qk_rope_head_dim": 4}, "q_lora_rank, qk_rope_head_dim"),
+    ({"sliding_window": None, "n_shared_experts": 1, "decoder_sparse_step": 1}, "n_shared_experts"),
+    ({"sliding_window": None, "decoder_sparse_step": 2, "mlp_only_layers": []}, "decoder_sparse_step"),
+    ({"sliding_window": None, "multi_query": True}, "multi_query"),
+])  # fmt: skip
+def test_what_is_ignored_in_a_family_that_was_not_checked_is_said(changes, ignored):
+    config = count.read({**WINDOWED, **changes})
+    assert config.notes[0].endswith(f"; ignored: {ignored}")
+    assert (config.window, config.windowed) == (None, 0)
+
+
+@pytest.mark.parametrize("family", ["mistral", "mixtral", "qwen2", "qwen3", "gemma2", "phi3", "starcoder2"])
+@pytest.mark.parametrize("used", [{}, {"use_sliding_window": True}, {"use_sliding_window": False}])
+def test_a_window_that_the_file_does_not_give_is_the_one_of_the_class(family, used):
+    transformers = pytest.importorskip("transformers")
+    data = {**MIXTRAL, **used, "model_type": family, "num_hidden_layers": 30}
+    del data["sliding_window"]
+    theirs = transformers.AutoConfig.for_model(**data, pad_token_id=0)
+    kinds = getattr(theirs, "layer_types", None) or ["sliding_attention"] * 30
+    windowed = kinds.count("sliding_attention") if theirs.sliding_window else 0
+    ours = count.read(data)
+    assert (ours.window, ours.windowed) == ((theirs.sliding_window, windowed) if windowed else (ours.window, 0))
+    assert count.read({**data, "sliding_window": None}).windowed == 0
+    assert count.read({**data, "sliding_window": None}).window is None
+
+
+def test_first_layers_without_a_window_are_28_unless_the_file_says_otherwise():
+    windows = {**LLAMA, "model_type": "qwen2", "use_sliding_window": True}
+    assert [count.read({**windows, "num_hidden_layers": n}).windowed for n in (32, 28, 20)] == [4, 0, 0]
+    assert count.read({**windows, "max_window_layers": 0}).windowed == 32
+
+
+def test_more_dense_layers_than_layers_are_all_of_them():
+    every = count.read({**DEEPSEEK, "first_k_dense_replace": 60})
+    assert every.experts.dense_layers == every.layers == 60
+    assert count.read({**DEEPSEEK, "first_k_dense_replace": 61}) == every
+
+
 def test_every_key_is_documented():
     rows = count.documented_keys()
     assert {row["symbol"] for row in rows} >= {"L", "d", "H", "g", "d_h", "m", "v"}
@@ -125,6 +204,10 @@ REFUSED = {
         {"model_type": "falcon", **without(LLAMA, "model_type"), "num_ln_in_parallel_attn": "two"},
         "num_ln_in_parallel_attn: expected a whole number",
     ),
+    "no norm in falcon": (
+        {"model_type": "falcon", **without(LLAMA, "model_type"), "num_ln_in_parallel_attn": 0},
+        "num_ln_in_parallel_attn: expected a number from 1",
+    ),
     "another architecture": ({"model_type": "mamba", "d_model": 8, "n_layer": 2}, "num_attention_heads: is missing"),
     "not an object": ([1, 2], "config.json: expected a JSON object with the keys of a configuration, not [1, 2]"),
 }
@@ -143,6 +226,8 @@ FILES = {
     "too deep": (b"[" * 100_000, "is not JSON"),
     "a number of a million digits": (b'{"hidden_size": 1' + b"0" * 10**6 + b"}", "is not JSON"),
     "no object": (b"42", "expected a JSON object"),
+    "twice": (b'{"n_layer": 2, "n_layer": 3}', "'n_layer': is there twice, as 2 and 3; keep one"),
+    "twice inside": (b'{"a": {"b": 1, "b": null}}', "'b': is there twice"),
     "too large": (b" " * (huggingface.LARGEST_FILE + 1), "bytes; a configuration has a few thousand"),
 }
 
@@ -163,6 +248,35 @@ def test_a_place_without_a_configuration_is_refused(tmp_path):
     (tmp_path / "confg.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"did you mean '.*confg\.json'"):
         count.load(tmp_path)
+    with pytest.raises(ConfigError, match="config: no name is given"):
+        count.load("")
+
+
+def test_what_is_no_configuration_is_not_suggested(tmp_path):
+    for name in ("container_info.json", "generation_config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "configs.json").mkdir()
+    with pytest.raises(ConfigError, match=r"the folder has no config\.json$"):
+        count.load(tmp_path)
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ConfigError, match=r"the config\.json in it is a folder; expected a file$"):
+        count.load(tmp_path)
+
+
+def test_a_name_that_no_system_takes_is_refused():
+    with pytest.raises(ConfigError, match=r"cannot be read|there is no such file"):
+        count.load("a" * 10**4)
+
+
+def test_the_folder_we_are_in_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    monkeypatch.chdir(tmp_path)
+    assert count.load(".").name == count.load("config.json").name == tmp_path.name
+
+
+def test_a_key_that_says_the_same_twice_is_no_matter(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA)[:-1] + ', "hidden_size": 4096}')
+    assert replace(count.load(tmp_path), name="") == count.read(LLAMA)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="named pipes as POSIX has them")

@@ -354,6 +354,26 @@ def test_experts_cost_what_a_token_uses():
     assert count.macs(config, None, 10).mlp == 10 * (one + 2 * (moe + 2 * 3 * d * 7))
 
 
+@pytest.mark.parametrize("size", [-1, 2.5, True, "8", None, 2**41])
+def test_sizes_that_cannot_be_counted_are_refused_by_name(size):
+    config = model()
+    for formula in (count.macs, count.decode_macs, count.cache_bytes):
+        with pytest.raises(ValueError, match=r"^context: expected a "):
+            formula(config, "QKV", size)
+    with pytest.raises(ValueError, match=r"^context: expected a "):
+        count.tokens_kept(config, size)
+    with pytest.raises(ValueError, match=r"^batch: expected a "):
+        count.cache_bytes(config, batch=size)
+    with pytest.raises(ValueError, match=r"^bytes_per_number: expected a "):
+        count.cache_bytes(config, bytes_per_number=size)
+
+
+def test_no_token_costs_nothing_but_a_new_one_is_a_token():
+    assert count.macs(model(), context=0).total == count.cache_bytes(model(), context=0) == 0
+    with pytest.raises(ValueError, match="context: expected a number from 1"):
+        count.decode_macs(model(), context=0)
+
+
 # -- what a model cannot take ------------------------------------------------------------------------------------------
 
 
