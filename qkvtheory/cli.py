@@ -291,7 +291,8 @@ TOKENS = re.compile(
 SIGNS = {r"\mapsto": " -> ", r"\le": " <= ", r"\ge": " >= ", r"\ne": " != ", r"\mid": " | ", "=": " = ", "<": " < ",
          "+": " + ", r"\,": " ", ",": ", ", r"\times": " x "}  # fmt: skip
 FRACTIONS = {r"\frac", r"\tfrac", r"\dfrac"}
-SMALL = {r"\top": "T", r"\dots": "...", r"\tilde": "~", r"\mathbf": "", r"\big": ""}
+SMALL = {r"\top": "T", r"\dots": "...", r"\tilde": "~", r"\mathbf": "", r"\mathcal": "", r"\mathbb": "", r"\big": "",
+         r"\lVert": "|", r"\rVert": "|", r"\nabla": "grad", r"\varphi": "phi", r"\propto": " ~ "}  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -321,7 +322,7 @@ def plain_formula(tokens: list[str]) -> str:
             shown = "/".join(argument(tokens) for _ in range(2))
         else:
             name = re.sub(r"\\(?:operatorname|mathrm)\{(\w+)\}", r"\1", token).removeprefix("\\")
-            shown = SIGNS.get(token, SMALL.get(token, name))
+            shown = token if script and token in "+-" else SIGNS.get(token, SMALL.get(token, name))
         apart = not script and re.match(r"[A-Za-z0-9~]", shown) and re.search(r"[A-Za-z0-9)]$", written)
         written += f" {shown}" if apart else shown
     return re.sub(r" +", " ", written).strip().replace(" ,", ",")

@@ -1,4 +1,4 @@
-"""Chapter 5. Skip around attention only."""
+"""Skip around attention only."""
 
 from qkvtheory.claims.attention_skip.elimination import ELIMINATION, MLP_SKIP, TIED
 from qkvtheory.claims.attention_skip.segments import SEGMENTS

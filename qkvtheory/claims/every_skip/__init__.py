@@ -1,4 +1,4 @@
-"""Chapter 6. One layer for free with every skip."""
+"""One layer for free with every skip."""
 
 from __future__ import annotations
 

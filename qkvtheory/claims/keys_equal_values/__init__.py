@@ -1,4 +1,4 @@
-"""Chapter 12. Keys equal to values."""
+"""Keys equal to values."""
 
 from qkvtheory.claims.keys_equal_values.downhill import CONVEX_HULL, ENERGY_DESCENT, GRADIENT_MAP
 from qkvtheory.claims.keys_equal_values.freedom import DEPENDENT, HEAD_GAUGE, POSTHOC

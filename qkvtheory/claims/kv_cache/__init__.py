@@ -1,4 +1,4 @@
-"""Chapter 13. Accounting and the KV cache."""
+"""Accounting and the KV cache."""
 
 from qkvtheory.claims.kv_cache.cache import CACHE_COMPOSITION, KV_CACHE
 from qkvtheory.claims.kv_cache.costs import MAC_FORMULA, PROJECTION_COST

@@ -1,4 +1,4 @@
-"""Chapter 10. Queries equal to keys."""
+"""Queries equal to keys."""
 
 from qkvtheory.claims.queries_equal_keys.balance import BALANCE_IFF, DETAILED_BALANCE, SPECTRUM, TWO_TOKENS
 from qkvtheory.claims.queries_equal_keys.bound import EQUAL_NORMS, PAIR_BOUND, REVERSE_SWAP

@@ -1,4 +1,4 @@
-"""Chapter 2. The Reparametrization Lemma."""
+"""The Reparametrization Lemma."""
 
 from qkvtheory.claims.reparametrization.conditions import ELIMINABLE_IFF, NOT_TWO
 from qkvtheory.claims.reparametrization.cores import ANY_MASK, BIASES_QKNORM, POSITION_SCHEMES

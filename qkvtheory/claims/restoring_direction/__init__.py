@@ -1,4 +1,4 @@
-"""Chapter 11. Restoring direction."""
+"""Restoring direction."""
 
 from qkvtheory.claims.restoring_direction.correction import CONV_FORM, INITIAL, SKEW_RANK, TEMPERATURE
 from qkvtheory.claims.restoring_direction.measures import MEASURES, SKEW_RATIO, WEIGHT_SYMMETRY

@@ -1,4 +1,4 @@
-"""Chapter 7. Shared query matrix."""
+"""Shared query matrix."""
 
 from __future__ import annotations
 

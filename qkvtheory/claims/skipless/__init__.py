@@ -1,4 +1,4 @@
-"""Chapter 4. Skipless stacks."""
+"""Skipless stacks."""
 
 from qkvtheory.claims.skipless.choices import MIXED, TABLE, VALUES
 from qkvtheory.claims.skipless.elimination import ELIMINATION, FREE_BASES

@@ -1,4 +1,4 @@
-"""Chapter 1. Attention sees X only through three products."""
+"""Attention sees X only through three products."""
 
 from qkvtheory.claims.three_products.bilinear import SCORES_BILINEAR, VALUE_PATH
 from qkvtheory.claims.three_products.reads import R_PRODUCTS, THREE_PRODUCTS
