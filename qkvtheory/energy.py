@@ -2,7 +2,8 @@
 
 Queries are rows of length d, one of shape (d,) or several of shape (m, d); keys are n x d, values n x p; ``scale`` is
 the factor alpha of the scores q k_j^T, 1/sqrt(d) in a usual head. Real floats; a query may also be complex, so that a
-derivative can be taken by a complex step, without rounding. Other input is refused with a HypothesisError.
+derivative can be taken by a complex step, without rounding. Other input is refused with a HypothesisError, and so are
+numbers so large that a score, an energy or a derivative overflows ("finite").
 
 The energy is that of the modern Hopfield network, up to a constant: Ramsauer et al. 2020 (2008.02217), who store the
 keys as memories and retrieve them by exactly this read-out. Claims kv-gradient-map, kv-energy-descent, kv-convex-hull.
@@ -58,7 +59,8 @@ def energy(q: Any, keys: Any, scale: float) -> Any:
         raise HypothesisError("scale", "the energy divides by the scale, which is 0")
     weights, top = exponentials(q, keys, scale)
     q = np.asarray(q)
-    return (q * q).sum(axis=-1) / 2 - (top[..., 0] + np.log(weights.sum(axis=-1))) / scale
+    with np.errstate(over="ignore", invalid="ignore"):  # refused here, by name
+        return finite((q * q).sum(axis=-1) / 2 - (top[..., 0] + np.log(weights.sum(axis=-1))) / scale, "the energy")
 
 
 def jacobian(q: Any, keys: Any, values: Any, scale: float) -> Any:
@@ -73,7 +75,8 @@ def jacobian(q: Any, keys: Any, values: Any, scale: float) -> Any:
     """
     a = attention_row(q, keys, scale)
     k, v = centered(a, keys), centered(a, matching(values, keys))
-    return scale * np.swapaxes(v, -1, -2) @ (a[..., None] * k)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused here, by name
+        return finite(scale * np.swapaxes(v, -1, -2) @ (a[..., None] * k), "the derivative")
 
 
 def descend(q: Any, keys: Any, values: Any, scale: float, steps: int) -> Any:
@@ -108,9 +111,16 @@ def exponentials(q: Any, keys: Any, scale: float) -> tuple[Any, Any]:
 
     top is taken from the real parts, so that a complex step in q does not meet max, which has no derivative.
     """
-    scores = checked_scale(scale) * (checked_query(q, keys) @ keys.T)
-    top = scores.real.max(axis=-1, keepdims=True)
-    return np.exp(scores - top), top
+    with np.errstate(over="ignore", invalid="ignore"):  # refused here, by name
+        scores = finite(checked_scale(scale) * (checked_query(q, keys) @ keys.T), "a score")
+        top = scores.real.max(axis=-1, keepdims=True)
+        return np.exp(scores - top), top
+
+
+def finite(a: Any, what: str) -> Any:
+    if not np.isfinite(a).all():
+        raise HypothesisError("finite", f"{what} overflows {np.asarray(a).dtype}; scale queries, keys and values down")
+    return a
 
 
 def centered(a: Any, points: Any) -> Any:
@@ -120,7 +130,9 @@ def centered(a: Any, points: Any) -> Any:
 
 def checked_query(q: Any, keys: Any) -> Any:
     check_matrix(keys, "keys")
-    if getattr(q, "ndim", None) not in (1, 2) or 0 in q.shape:
+    if not isinstance(q, np.ndarray):
+        raise HypothesisError("matrix", f"the query must be a NumPy array, not {described(q)}")
+    if q.ndim not in (1, 2) or 0 in q.shape:
         raise HypothesisError("matrix", f"the query must be a row or rows, not {described(q)}")
     if not np.issubdtype(q.dtype, np.inexact):
         raise HypothesisError("real numbers", f"the query has dtype {q.dtype}; convert it to a floating dtype first")

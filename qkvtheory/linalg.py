@@ -167,8 +167,9 @@ def kind(a: Any) -> str:
         return "symbolic"
     if a.dtype == object:
         return f"numpy object, {entry_kind(a.flat[0])}"
-    place = "" if isinstance(a, np.ndarray) else f" on {device(a)}"
-    return f"{type(a).__module__.split('.')[0]} {a.dtype}{place}"
+    if isinstance(a, np.ndarray):  # subclasses too
+        return f"numpy {a.dtype}"
+    return f"{type(a).__module__.split('.')[0]} {a.dtype} on {device(a)}"
 
 
 def concat(matrices: list[Any]) -> Any:

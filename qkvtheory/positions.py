@@ -79,12 +79,12 @@ def complex_power(half_tangent: Fraction, power: int) -> tuple[Fraction, Fractio
     return x, y
 
 
-def alibi(n: int, heads: int, slopes: Any = None) -> np.ndarray:
+def alibi(n: int, heads: int, slopes: Any = None, last: int | None = None) -> np.ndarray:
     """ALiBi: bias -m_h |i - j| with slopes m_h = 2^(-8 (h + 1) / heads), shape (heads, n, n). Press et al. 2021
-    (2108.12409).
+    (2108.12409). ``last``: the rows of so many last tokens only, (heads, last, n).
     """
     m = 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads) if slopes is None else np.asarray(slopes)
-    distance = np.abs(np.arange(n)[:, None] - np.arange(n)[None, :])
+    distance = np.abs(last_of(n, last)[:, None] - np.arange(n)[None, :])
     return -m[:, None, None] * distance
 
 
@@ -246,29 +246,31 @@ def described(a: Any) -> str:
     return f"an array of shape {shape_of(a)}" if hasattr(a, "shape") else f"a {type(a).__name__}"
 
 
-def separable_channels(n: int, channels: int = 10) -> np.ndarray:
+def separable_channels(n: int, channels: int = 10, last: int | None = None) -> np.ndarray:
     """The published table, (n, n, channels): the first half of the channels are sinusoids of the row i, the others of
     the column j.
 
     So it is separable. Ten channels and this order are those of the code of Kayyam et al. 2026. In Borji's code the
     library that makes the table rounds up, so that of ten channels six follow the row; the rest is the same.
+    ``last``: the rows of so many last tokens only, (last, n, channels).
 
     >>> table = separable_channels(3, 4)
     >>> bool((table[:, :1, :2] == table[:, 1:2, :2]).all()), bool((table[:1, :, 2:] == table[1:2, :, 2:]).all())
     (True, True)
     """
     check_channels(n, channels)
-    half = channels // 2
-    rows, columns = (sinusoids(np.arange(n), width) for width in (half, channels - half))
-    shape = (n, n)
+    half, queries = channels // 2, last_of(n, last)
+    rows, columns = sinusoids(queries, half), sinusoids(np.arange(n), channels - half)
+    shape = (len(queries), n)
     return np.concatenate(
         [np.broadcast_to(rows[:, None], (*shape, half)), np.broadcast_to(columns[None], (*shape, channels - half))],
         axis=-1,
     )
 
 
-def relative_channels(n: int, channels: int = 10) -> np.ndarray:
-    """A table that is not separable, (n, n, channels): sinusoids of the distance j - i.
+def relative_channels(n: int, channels: int = 10, last: int | None = None) -> np.ndarray:
+    """A table that is not separable, (n, n, channels): sinusoids of the distance j - i. ``last`` as in
+    ``separable_channels``.
 
     Its sines are odd in j - i and not linear, so with nearly all weights the corrected map of a symmetric head is no
     longer reversible (claim relative-bias-criterion; ours).
@@ -277,7 +279,14 @@ def relative_channels(n: int, channels: int = 10) -> np.ndarray:
     [[1.0, 0.54, -0.42], [0.54, 1.0, 0.54], [-0.42, 0.54, 1.0]]
     """
     check_channels(n, channels)
-    return sinusoids(np.arange(n)[None, :] - np.arange(n)[:, None], channels)
+    return sinusoids(np.arange(n)[None, :] - last_of(n, last)[:, None], channels)
+
+
+def last_of(n: int, last: int | None) -> np.ndarray:
+    """The positions of the last tokens of n; all by default. Raises ValueError for more than there are, or none."""
+    if last is not None and not 1 <= last <= n:
+        raise ValueError(f"{n} tokens have no last {last}; choose 1 <= last <= {n}")
+    return np.arange(0 if last is None else n - last, n)
 
 
 def check_channels(n: int, channels: int) -> None:

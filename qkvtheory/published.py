@@ -21,6 +21,7 @@ context 2048; set-ups in ``Model``. With padding masked the authors' model card 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,6 +29,7 @@ from fractions import Fraction
 from qkvtheory.variants import parse
 
 SOURCE = "arXiv 2606.04032v1"
+LONGEST = 64  # characters of a printed number
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,8 @@ def split(text: str) -> tuple[str, Fraction]:
     """The digits of a printed number, and what its last sign multiplies them by."""
     unit = {"%": Fraction(1, 100), "k": Fraction(1000)}.get(text[-1:], Fraction(1))
     digits = text if unit == 1 else text[:-1]
-    if not digits.lstrip("+-").replace(".", "", 1).isdecimal():
-        raise ValueError(f"expected a printed number such as 5.27, +3.1% or 423k, not {text!r}")
+    if len(digits) > LONGEST or not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", digits):
+        raise ValueError(f"expected a printed number such as 5.27, +3.1% or 423k, not {text[: LONGEST + 1]!r}")
     return digits, unit
 
 

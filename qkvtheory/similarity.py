@@ -20,6 +20,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     check_pair(a, b)
     if a.shape != b.shape:
         raise HypothesisError("shapes agree", f"a cosine compares matrices of one shape, not {a.shape} and {b.shape}")
+    a, b = unit(a), unit(b)
     return float((a * b).sum() / (norm(a) * norm(b)))
 
 
@@ -45,7 +46,7 @@ def effective_rank(a: np.ndarray) -> float:
     2.0
     """
     check_pair(a, a)
-    share = np.linalg.svd(a, compute_uv=False)
+    share = np.linalg.svd(unit(a), compute_uv=False)
     share = share[share > 0] / share.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 
@@ -72,11 +73,17 @@ def principal_angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def spread(a: np.ndarray) -> np.ndarray:
-    """The rows less their mean."""
+    """The rows less their mean, at a scale of their own."""
+    a = unit(a)
     centered = a - a.mean(axis=0)
     if np.abs(centered).max() <= 8 * len(a) * np.finfo(a.dtype).eps * np.abs(a).max():
         raise HypothesisError("spread", "a matrix with equal rows has nothing that could be compared")
-    return centered
+    return unit(centered)
+
+
+def unit(a: np.ndarray) -> np.ndarray:
+    """Over its largest entry: likeness does not depend on the scale, and squares shall neither overflow nor vanish."""
+    return a / np.abs(a).max()
 
 
 def norm(a: np.ndarray) -> float:
@@ -86,9 +93,9 @@ def norm(a: np.ndarray) -> float:
 def check_pair(a: np.ndarray, b: np.ndarray) -> None:
     """Two matrices of floats with equally many rows, neither zero."""
     for matrix in (a, b):
-        if getattr(matrix, "ndim", 0) != 2 or not np.issubdtype(matrix.dtype, np.floating):
+        if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
             raise HypothesisError(
-                "matrix", "both arguments must be matrices of floats, tokens or stream coordinates x width"
+                "matrix", "both arguments must be NumPy matrices of floats, tokens or stream coordinates x width"
             )
         if not np.isfinite(matrix).all() or not matrix.any():
             raise HypothesisError("matrix", "a matrix that is zero or not finite has no direction")

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from qkvtheory.attention import Heads, causal, merge, softmax, split
+from qkvtheory.attention import Heads, merge, softmax, split
 from qkvtheory.errors import HypothesisError
+from qkvtheory.linalg import agree, described
 from qkvtheory.network import Attention, affine, check_read
 from qkvtheory.positions import Correction, Rope, separable_channels
 from qkvtheory.variants import Variant, parse, weight_shapes
@@ -30,10 +31,13 @@ Stored = tuple[Any, ...]
 @dataclass(frozen=True, eq=False)
 class CausalHeads:
     """Heads under a causal mask, for contexts of any length. Arguments as for ``Heads``, but what depends on the
-    number of tokens is a function of it: ``rotate`` n -> Rope, ``bias`` n -> (n, n) or (heads, n, n), ``correction``
-    n -> Correction.
+    number of tokens is a function of it: ``rotate`` n -> Rope. What has a row for each query is asked for the last
+    ``rows`` of n tokens only, so that a step of decoding costs no n x n table: ``bias`` (n, rows) -> (rows, n) or
+    (heads, rows, n), ``correction`` (n, rows) -> Correction with a table (rows, n, channels).
 
-    >>> CausalHeads(2).at(5, last=1)(np.ones((1, 4)), np.ones((5, 4)), np.ones((5, 4))).shape
+    >>> from qkvtheory.positions import alibi
+    >>> core = CausalHeads(2, bias=lambda n, rows: alibi(n, 2, last=rows))
+    >>> core.at(5, last=1)(np.ones((1, 4)), np.ones((5, 4)), np.ones((5, 4))).shape
     (1, 4)
     """
 
@@ -42,8 +46,14 @@ class CausalHeads:
     scale: Any = None
     pattern: Callable[[Any, Any], Any] = softmax
     rotate: Callable[[int], Rope] | None = None
-    bias: Callable[[int], Any] | None = None
-    correction: Callable[[int], Correction] | None = None
+    bias: Callable[[int, int], Any] | None = None
+    correction: Callable[[int, int], Correction] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rotate", "bias", "correction"):
+            given = getattr(self, name)
+            if isinstance(given, Rope | Correction) or not (given is None or callable(given)):
+                raise TypeError(f"{name} must be a function of the number of tokens, not a {type(given).__name__}")
 
     @property
     def kv_heads(self) -> int:
@@ -55,18 +65,20 @@ class CausalHeads:
         return Heads(
             self.heads,
             self.groups,
-            mask=causal(n)[n - rows :],
+            mask=np.arange(n)[None, :] <= np.arange(n - rows, n)[:, None],
             scale=self.scale,
             pattern=self.pattern,
             rotate=None if self.rotate is None else partial(turn_last, self.rotate(n)),
-            bias=None if self.bias is None else self.bias(n)[..., n - rows :, :],
-            correction=None if self.correction is None else self.correction(n).last(rows, n),
+            bias=None if self.bias is None else self.bias(n, rows),
+            correction=None if self.correction is None else self.correction(n, rows),
         )
 
 
 def turn_last(table: Rope, z: Any) -> Any:
     """Rotate (heads, rows, width) as the last rows of the table: new queries and all keys stand in one context."""
-    start = len(table.cos) - z.shape[-2]
+    start, turned = len(table.cos) - z.shape[-2], 2 * table.cos.shape[-1]
+    if turned > z.shape[-1]:
+        raise HypothesisError("shapes agree", f"the rotary table turns {turned} coordinates, a head has {z.shape[-1]}")
     return Rope(table.cos[start:], table.sin[start:], table.layout)(z)
 
 
@@ -80,6 +92,10 @@ class Sublayer(ABC):
     core: CausalHeads
     W_O: Any
     b_O: Any = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.core, Heads):
+            raise TypeError("the core must fit contexts of any length: pass CausalHeads(...), not Heads(...)")
 
     @abstractmethod
     def queries(self, x: Any) -> Any:
@@ -104,6 +120,10 @@ class Sublayer(ABC):
     def decode(self, x: Any, cache: Stored = ()) -> tuple[Any, Stored]:
         """Outputs for new tokens x (rows, d) that follow the cached ones, and the longer cache.
 
+        Raises HypothesisError for tokens that are none ("matrix") or of another width ("shapes agree"), and for a cache
+        that is not of this sublayer ("shapes agree") or of other numbers ("one kind of number"); TypeError for a cache
+        that is no tuple of arrays.
+
         >>> layer = build("Q-K=V", 4, 2)
         >>> x = np.ones((3, 4))
         >>> first, cache = layer.decode(x[:2])
@@ -111,11 +131,14 @@ class Sublayer(ABC):
         >>> bool(np.allclose(last, layer.attention(3)(x)[2:])), cache_bytes(cache)
         (True, 96)
         """
+        if not hasattr(x, "shape"):
+            raise TypeError(f"x must be a matrix, tokens x width, not a {type(x).__name__}")
         reads = "W_Q" if hasattr(self, "W_Q") else "W_Z"
         check_read("x", x, **{reads: getattr(self, reads)})
+        if x.shape[0] == 0:
+            raise HypothesisError("matrix", "x has no tokens; decode at least one at a time")
         new = self.stored(x)
-        if cache:
-            check_cache(cache, new)
+        check_cache(cache, new)
         stored = tuple(map(longer, cache, new)) if cache else new
         core = self.core.at(stored[0].shape[0], x.shape[0])
         return affine(self.mixed(core, self.queries(x), stored), self.W_O, self.b_O), stored
@@ -124,7 +147,7 @@ class Sublayer(ABC):
         """Every learned array by name; those of the correction, where there is one, included."""
         held = {f.name: getattr(self, f.name) for f in fields(self) if f.name[:2] in ("W_", "b_")}
         if self.core.correction is not None:
-            made = self.core.correction(1)
+            made = self.core.correction(1, 1)
             held |= {"correction weights": made.weights, "correction bias": np.asarray(made.bias)}
         return {name: array for name, array in held.items() if array is not None}
 
@@ -135,7 +158,16 @@ def longer(old: Any, more: Any) -> Any:
 
 
 def check_cache(cache: Stored, new: Stored) -> None:
-    """A cache of this sublayer holds the arrays that it stores, equally wide and of equally many tokens."""
+    """A cache of this sublayer holds the arrays that it stores, equally wide, of equally many tokens, of one kind.
+
+    An empty one holds nothing yet.
+    """
+    if not isinstance(cache, tuple | list) or not all(hasattr(a, "shape") and hasattr(a, "dtype") for a in cache):
+        raise TypeError(
+            f"the cache must be the tuple of arrays that decode returned, or () to begin, not {described(cache)}"
+        )
+    if not cache:
+        return
     shapes, needed = [tuple(a.shape) for a in cache], [a.shape[1] for a in new]
     if [s[-1] for s in shapes] != needed or any(len(s) != 2 or s[0] != shapes[0][0] for s in shapes):
         raise HypothesisError(
@@ -143,6 +175,8 @@ def check_cache(cache: Stored, new: Stored) -> None:
             f"the cache holds arrays of shapes {shapes}; this sublayer stores {len(needed)}, with widths {needed} and "
             "one row for each token: pass the cache that it returned",
         )
+    held = {f"array {i} of the cache": a for i, a in enumerate(cache) if a.shape[0]}
+    agree(**held, **{"what is stored of x": new[0]})
 
 
 def cache_bytes(cache: Stored) -> int:
@@ -385,9 +419,13 @@ class Slim(Sublayer):
 
     def mixed(self, core: Heads, q: Any, stored: Stored) -> Any:
         (keys,) = stored
-        sums = core.maps(q, keys) @ keys  # of full width: (heads, new tokens, d)
+        maps = core.maps(q, keys)
+        sums = maps @ keys  # of full width: (heads, new tokens, d)
         values = merge(sums @ split(self.W_KV, core.heads, "values"))
-        return values if self.b_KV is None else values + self.b_KV  # every row of a map sums to one
+        if self.b_KV is None:
+            return values
+        once = array_namespace(maps).sum(maps, axis=-1, keepdims=True)  # the sum of a row, which need not be one
+        return values + merge(once * split(self.b_KV[None] if self.b_KV.ndim == 1 else self.b_KV, core.heads, "values"))
 
     def attention(self, n: int) -> Attention:
         b_V = self.b_KV if self.b_K is None else affine(self.b_K, self.W_KV, self.b_KV)
@@ -420,8 +458,9 @@ def build(
 ) -> Sublayer:
     """A sublayer of this variant with random weights, d wide; sizes as in ``weight_shapes``.
 
-    ``head_width``: d / heads unless given. ``rotate``: the rotary positions, n -> Rope; in MLA and GTA they are for the
-    rotary keys, half a head wide. Raises ValueError for an unknown name and for sizes that do not fit.
+    ``rng``: of seed 0 unless given, so two calls give one layer. ``head_width``: d / heads unless given. ``rotate``:
+    the rotary positions, n -> Rope; in MLA and GTA they are for the rotary keys, half a head wide. Raises ValueError
+    for an unknown name and for sizes that do not fit.
 
     >>> build("Q-K=V", 8, 4).weights()["W_Z"].shape
     (8, 8)
@@ -451,9 +490,9 @@ CLASSES: dict[str, Callable[..., Sublayer]] = {
 }
 
 
-def corrected(n: int, weights: Any) -> Correction:
-    """The published correction of n tokens, with these weights of its channels."""
-    return Correction(separable_channels(n, len(weights)), weights)
+def corrected(n: int, rows: int, weights: Any) -> Correction:
+    """The published correction for the last ``rows`` of n tokens, with these weights of its channels."""
+    return Correction(separable_channels(n, len(weights), rows), weights)
 
 
 def tie_after(attention: Attention, keep: str = "K") -> Attention:

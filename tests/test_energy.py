@@ -125,7 +125,7 @@ def test_nothing_is_written_into_the_input():
 Q, K = np.ones(2), np.ones((3, 2))
 BAD = [
     (lambda: energy.energy(np.ones(3), K, 1.0), "queries are 3 wide but keys 2"),
-    (lambda: energy.energy([1.0, 2.0], K, 1.0), "the query must be a row or rows, not a list"),
+    (lambda: energy.energy([1.0, 2.0], K, 1.0), "the query must be a NumPy array, not a list"),
     (lambda: energy.energy(np.ones((1, 1, 2)), K, 1.0), r"a row or rows, not a ndarray of shape \(1, 1, 2\)"),
     (lambda: energy.energy(np.ones((0, 2)), K, 1.0), "a row or rows"),
     (lambda: energy.energy(np.ones(2, dtype=int), K, 1.0), "the query has dtype int64"),
@@ -138,6 +138,12 @@ BAD = [
     (lambda: energy.read_out(Q, K, K, True), "must be a finite real number, not True"),
     (lambda: energy.read_out(Q, K, K[:2], 1.0), "there are 3 keys but 2 values"),
     (lambda: energy.jacobian(Q, K, K[0], 1.0), "values must be a two-dimensional array"),
+    (lambda: energy.energy(1e200 * Q, 1e200 * K, 1.0), "a score overflows float64; scale queries, keys and values"),
+    (lambda: energy.attention_row(1e200 * Q, 1e200 * K, 1.0), "a score overflows float64"),
+    (lambda: energy.read_out(1e200 * Q, 1e200 * K, K, 1.0), "a score overflows float64"),
+    (lambda: energy.energy(1e200 * Q, K, 1.0), "the energy overflows float64"),
+    (lambda: energy.energy(1e30 * np.ones(2, "f4"), np.ones((3, 2), "f4"), 1.0), "the energy overflows float32"),
+    (lambda: energy.jacobian(0 * Q, 1e200 * np.eye(2), 1e200 * np.eye(2), 1.0), "the derivative overflows float64"),
     (lambda: energy.descend(Q, K, K[:, :1], 1.0, 2), r"values are a ndarray of shape \(3, 1\)"),
 ]
 

@@ -286,6 +286,7 @@ TURNS = {  # the core, what is passed, and what is refused
     "a basis across heads": ({}, {"values": MIXING}, "same head spaces"),
     "a basis across heads for the keys": ({}, {"keys": MIXING}, "same head spaces"),
     "QK-norm": ({"norm_q": rms_norm(), "norm_k": rms_norm()}, {"keys": np.eye(4)}, "bare scores"),
+    "a norm on the keys alone": ({"norm_k": rms_norm()}, {"keys": np.eye(4)}, "bare scores"),
     "grouped keys": ({"groups": 1}, {"keys": np.eye(4)}, "multi-head attention"),
     "a basis that is not square": ({}, {"keys": np.ones((4, 3))}, "square"),
     "a basis of another size": ({}, {"values": np.eye(2)}, "shapes agree"),

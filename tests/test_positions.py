@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -338,6 +339,19 @@ def test_scores_that_the_table_does_not_cover_are_refused(rows, cols, advice, rn
 def test_there_are_no_last_tokens_beyond_the_table(rows, n, rng):
     with pytest.raises(ValueError, match=rf"a table for 5 tokens has no last {rows} of {n}"):
         random_correction(rng).last(rows, n)
+
+
+@pytest.mark.parametrize("make", [
+    partial(alibi, heads=2), partial(separable_channels, channels=5), partial(relative_channels, channels=3)
+])  # fmt: skip
+def test_the_rows_of_the_last_tokens_are_those_of_the_whole_table(make):
+    whole = make(6)
+    for rows in (1, 2, 6):
+        cut = whole[:, 6 - rows :] if make.func is alibi else whole[6 - rows :]
+        assert (make(6, last=rows) == cut).all()
+    for rows in (0, 7, -1):
+        with pytest.raises(ValueError, match=f"6 tokens have no last {rows}; choose 1 <= last <= 6"):
+            make(6, last=rows)
 
 
 @pytest.mark.parametrize("maker", [separable_channels, relative_channels])

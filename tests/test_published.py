@@ -89,7 +89,7 @@ def test_equal_points_do_not_beat_each_other():
 def test_refusals():
     with pytest.raises(ValueError, match=r"the 1.2B table has no row Q=K-V; it has QKV, Q-K=V"):
         LANGUAGE["1.2B"].row("Q=K")
-    for wrong in ("", "k", "five", "1.2.3", "%"):
+    for wrong in ("", "k", "five", "1.2.3", "%", "\u0663", "1" * 5000, "+-3", "1_0"):
         with pytest.raises(ValueError, match="expected a printed number"):
             exact(wrong)
     with pytest.raises(ValueError):

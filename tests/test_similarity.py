@@ -91,6 +91,29 @@ def test_small_angles_are_accurate():
     assert np.isclose(similarity.principal_angles(line, line + np.array([[0.0], [1e-9]]))[0], 1e-9, rtol=1e-6)
 
 
+def test_angles_near_a_right_one_are_accurate():
+    """By sines alone an angle that misses a right one by 1e-9 would come out as a right one."""
+    line, near = np.array([[1.0], [0.0]]), np.array([[1e-9], [1.0]])
+    assert np.isclose(np.pi / 2 - similarity.principal_angles(line, near)[0], 1e-9, rtol=1e-6)
+
+
+def test_tensors_are_refused_by_name():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(HypothesisError, match="NumPy matrices"):
+        similarity.cosine(torch.ones(2, 2), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-100, 1e100, 1e200, 1e307])
+def test_the_scale_does_not_matter(scale):
+    a, b = pair(3, 5, 2, 2)
+    rank = similarity.effective_rank(a)
+    assert np.isclose(similarity.cosine(scale * a, b), similarity.cosine(a, b), rtol=1e-9)
+    assert np.isclose(similarity.linear_cka(scale * a, scale * b), similarity.linear_cka(a, b), rtol=1e-9)
+    assert np.isclose(similarity.effective_rank(scale * a), rank, rtol=1e-9)
+    angles = similarity.principal_angles(scale * a, b)
+    assert np.allclose(angles, similarity.principal_angles(a, b), rtol=1e-9)
+
+
 MEASURES = (similarity.cosine, similarity.linear_cka, similarity.principal_angles)
 WRONG = {
     "a vector": (np.ones(3), np.ones((3, 1)), "matrix"),

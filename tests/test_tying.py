@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -59,12 +60,12 @@ def turning(name: str) -> Any:
     return partial(rope, head_width=width)
 
 
-def slopes(n: int) -> np.ndarray:
-    return alibi(n, HEADS)
+def slopes(n: int, rows: int) -> np.ndarray:
+    return alibi(n, HEADS, last=rows)
 
 
-def relative(n: int) -> Correction:
-    return Correction(relative_channels(n, 3), np.array([0.4, -0.3, 0.5]), 0.2)
+def relative(n: int, rows: int) -> Correction:
+    return Correction(relative_channels(n, 3, rows), np.array([0.4, -0.3, 0.5]), 0.2)
 
 
 def cases():
@@ -126,6 +127,18 @@ def test_what_is_recalled_are_the_keys_and_values_of_the_plain_layer(layer):
     keys, values = layer.recalled(layer.stored(x))
     for made, weight, bias in ((keys, plain.W_K, plain.b_K), (values, plain.W_V, plain.b_V)):
         assert error(made, x @ weight + (0 if bias is None else bias)) < 1e-12
+
+
+@pytest.mark.parametrize("row", [False, True], ids=["1d", "row"])
+def test_slim_keeps_the_function_of_a_pattern_whose_rows_do_not_sum_to_one(row):
+    """Linear attention without a normalization: the bias of the values comes in as often as the weights say."""
+    layer: Any = tying.build("QKV", D, HEADS, rng=np.random.default_rng(4), biases=True)
+    layer = replace(layer, core=replace(layer.core, pattern=lambda s, keep: np.where(keep, s, 0)))
+    layer = layer if row else replace(layer, b_K=layer.b_K[0], b_V=layer.b_V[0])
+    slim, x = lossless.slim(layer), tokens(layer)
+    y, _ = in_chunks(slim, x, 3, 1, 3)
+    assert error(y, layer.attention(TOKENS)(x)) < 1e-11
+    assert error(slim.attention(TOKENS)(x), layer.attention(TOKENS)(x)) < 1e-11
 
 
 # -- textbook forms, written out plainly -------------------------------------------------------------------------------
@@ -392,6 +405,56 @@ def test_decoding_refuses_what_is_not_a_stream(name):
         layer.decode(np.ones(D))
 
 
+@pytest.mark.parametrize("layer", CASES)
+def test_a_step_of_decoding_costs_memory_for_its_own_rows_only(layer):
+    """A boolean mask of all 2000 tokens by itself would take 4 MB."""
+    n = 2000
+    x = tokens(layer, n)
+    cache = layer.stored(x[:-1])
+    tracemalloc.start()
+    layer.decode(x[-1:], cache)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5e6, f"{peak / 1e6:.1f} MB for one token"
+
+
+@pytest.mark.parametrize("layer", CASES)
+def test_a_chunk_without_tokens_is_refused(layer):
+    x = tokens(layer)
+    for cache in ((), layer.stored(x)):
+        with pytest.raises(HypothesisError, match="x has no tokens; decode at least one at a time") as refusal:
+            layer.decode(x[:0], cache)
+        assert refusal.value.hypothesis == "matrix"
+
+
+def test_decoding_refuses_a_cache_of_other_numbers():
+    layer, x = tying.build("QKV", D, HEADS), np.ones((2, D))
+    _, (keys, values) = layer.decode(x)
+    for cache in ((keys.astype("f4"), values.astype("f4")), (keys, values.astype("f4"))):
+        with pytest.raises(HypothesisError, match="of the cache is numpy float32") as refusal:
+            layer.decode(x, cache)
+        assert refusal.value.hypothesis == "one kind of number"
+
+
+@pytest.mark.torch
+def test_decoding_refuses_a_cache_of_another_library():
+    torch = pytest.importorskip("torch")
+    layer, x = tying.build("QKV", D, HEADS), np.ones((2, D))
+    _, kept = layer.decode(x)
+    with pytest.raises(HypothesisError, match=r"torch torch\.float64") as refusal:
+        layer.decode(x, tuple(map(torch.from_numpy, kept)))
+    assert refusal.value.hypothesis == "one kind of number"
+
+
+@pytest.mark.parametrize("cache", [None, 3, "keys", np.ones((2, D)), ([[1.0]],), (None, None), {1: 2}])
+def test_decoding_refuses_what_is_no_cache(cache):
+    layer, x = tying.build("QKV", D, HEADS), np.ones((2, D))
+    with pytest.raises(TypeError, match="the cache must be the tuple of arrays that decode returned, or"):
+        layer.decode(x, cache)
+    with pytest.raises(TypeError, match="not a generator"):
+        layer.decode(x, (a for a in layer.stored(x)))
+
+
 def test_decoding_refuses_a_cache_that_is_not_its_own():
     layer, x = tying.build("QKV", D, HEADS), np.ones((2, D))
     _, of_tied = tying.build("Q-K=V", D, HEADS).decode(x)
@@ -493,3 +556,36 @@ def test_latent_attention_equals_the_module_of_transformers(rotary):
     with torch.no_grad():
         y, _ = module(torch.from_numpy(x)[None], mask[None, None], position_embeddings=torch.from_numpy(table)[None])
     assert error(in_chunks(layer, x, 4, 3)[0], y[0].numpy()) < (1e-5 if rotary else 1e-6)
+
+
+@pytest.mark.parametrize("layout", ["interleaved", "half"])
+def test_both_rotary_layouts_go_on_from_a_cache_over_many_tokens(rng, layout):
+    layer = tying.build("GQA-2", D, HEADS, rotate=partial(rope, head_width=WIDTH, layout=layout))
+    x = rng.normal(size=(130, D))
+    cache, out = (), []
+    for chunk in np.split(x, [100, 101, 102]):
+        y, cache = layer.decode(chunk, cache)
+        out.append(y)
+    assert error(np.concatenate(out), slow.attention(layer.attention(len(x)), x)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: tying.CausalHeads(2, rotate=rope(3, 4)),
+            "rotate must be a function of the number of tokens, not a Rope",
+        ),
+        (lambda: replace(tying.build("QKV", 4, 2), core=Heads(2)), "pass CausalHeads"),
+        (lambda: tying.build("QKV", 4, 2).decode([[1.0, 2.0, 3.0, 4.0]]), "x must be a matrix, .* not a list"),
+    ],
+)
+def test_what_is_no_layer_or_token_is_named(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_a_rotary_table_wider_than_the_head_is_refused(rng):
+    layer = tying.build("QKV", 8, 4, rotate=lambda n: rope(n, 4))
+    with pytest.raises(HypothesisError, match="turns 4 coordinates, a head has 2"):
+        layer.decode(rng.normal(size=(3, 8)))

@@ -56,6 +56,13 @@ def test_every_alias_and_every_example_is_read():
     ("Q=K-V++", "corrected twice"),
     ("(Q=K-V+)+", "corrected twice"),
     ("(Q=K-V+", "there is no variant called"),
+    ("+" * 40, "corrected twice"),
+    ("(" * 30 + "QKV" + ")+" * 15, "there is no variant called|corrected twice"),
+    ("+" * 5000, "no variant has a name of 5000 characters; expected one of QKV"),
+    ("(" * 5000, "no variant has a name of 5000 characters"),
+    ("GQA-" + "1" * 5000, "no variant has a name of 5004 characters"),
+    ("GQA-\uff11", "there is no variant called"),
+    ("GTA-\u0664", "there is no variant called"),
 ])  # fmt: skip
 def test_a_name_that_is_not_known_gets_help(text, message):
     with pytest.raises(ValueError, match=message):
@@ -68,10 +75,21 @@ def test_a_name_that_is_not_known_gets_help(text, message):
     (("MLA", 2), "MLA has one key head for each query head"),
     (("QKV", 0), "groups must be at least 1"),
     (("slim", None, True), "the 2D correction goes with"),
+    (("QKV", 2.5), "groups must be a whole number, not 2.5"),
+    (("QKV", True), "groups must be a whole number, not True"),
+    (("QKV", "4"), "groups must be a whole number, not '4'"),
+    (("QKV", None, "yes"), "corrected must be True or False, not 'yes'"),
+    ((["QKV"],), "kind must be one of"),
 ])  # fmt: skip
 def test_a_combination_without_meaning_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Variant(*arguments)
+
+
+@pytest.mark.parametrize("name", [None, 4, b"QKV", ["QKV"]])
+def test_a_name_is_a_text(name):
+    with pytest.raises(TypeError, match="a variant is named by a text, such as 'Q-K=V', not by"):
+        parse(name)
 
 
 def size(name: str, *sizes: int, **options: bool) -> int:
@@ -101,6 +119,15 @@ def test_a_head_width_of_its_own():
 @pytest.mark.parametrize(("arguments", "message"), [
     ((parse("QKV"), 10, 4), "a width of 10 does not split into 4 heads; pass head_width"),
     ((parse("GQA-3"), 8, 4), "GQA-3: 3 groups do not divide 4 heads"),
+    ((parse("QKV"), 8, 0), "heads must be at least 1, not 0"),
+    ((parse("QKV"), 8, -2), "heads must be at least 1, not -2"),
+    ((parse("QKV"), 0, 4), "d must be at least 1, not 0"),
+    ((parse("QKV"), 8.0, 4), "d must be a whole number, not 8.0"),
+    ((parse("QKV"), 8, True), "heads must be a whole number, not True"),
+    ((parse("QKV"), 8, 4, 0), "head_width must be at least 1, not 0"),
+    ((parse("QKV"), 8, 4, -1), "head_width must be at least 1, not -1"),
+    ((parse("MLA"), 12, 4), "MLA needs an even head width for its rotary half, not 3"),
+    ((parse("GTA-2"), 8, 4, 5), "GTA-2 needs an even head width for its rotary half, not 5"),
 ])  # fmt: skip
 def test_sizes_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
