@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from qkvtheory import energy, gauge, linalg, lossless, similarity, tying, variants
-from qkvtheory.claims.keys_equal_values import CLAIMS
+from qkvtheory import Attention, Heads, energy, gauge, linalg, lossless, similarity, tying, variants
+from qkvtheory.claims.keys_equal_values import CLAIMS, ties
+from qkvtheory.claims.keys_equal_values.common import layer_dimension
 from qkvtheory.claims.keys_equal_values.ties import decided, decided_by_keys
 from qkvtheory.lanes.check import run_lane
 from tests.claims.chapter import test_claim, test_controls, test_mutants  # noqa: F401
@@ -29,9 +30,16 @@ def without_queries(attention, original=lossless.keys_in_values):
     return replace(original(attention), W_Q=attention.W_Q)
 
 
+def in_stretched_heads(attention, theta, original=gauge.change_basis):
+    """A change of the stream's basis that turns the heads too: M and N are right, the keys of a token are not."""
+    return gauge.turn_heads(original(attention, theta), keys=2 * np.eye(attention.W_K.shape[1]))
+
+
 gauge_turn, one = gauge.turn_heads, np.eye(1)
 DAMAGE = (  # a module, one of its functions, a wrong one in its place, and a claim that must notice in a lane
     (gauge, "turn_heads", untransposed, "head-gauge", "exact"),
+    (gauge, "change_basis", lambda attention, theta: attention, "gauge-dependent-numbers", "exact"),
+    (gauge, "change_basis", in_stretched_heads, "gauge-dependent-numbers", "numeric"),
     (similarity, "cosine", lambda a, b: 0.1, "gauge-dependent-numbers", "numeric"),
     (similarity, "effective_rank", np.linalg.matrix_rank, "gauge-dependent-numbers", "numeric"),
     (similarity, "linear_cka", lambda a, b: 0.5, "gauge-dependent-numbers", "numeric"),
@@ -48,6 +56,8 @@ DAMAGE = (  # a module, one of its functions, a wrong one in its place, and a cl
     (tying, "tie_after", lambda attention, keep: attention, "posthoc-tying", "exact"),
     (tying.KeysAreValues, "recalled", lambda self, stored: (stored[0], -stored[0]), "kv-names-equal", "exact"),
     (tying.KeysAreValues, "stored", lambda self, x: (x @ self.W_Q,), "kv-names-equal", "numeric"),
+    (tying.KeysAreValues, "stored", lambda self, x: (x[:, :3],), "kv-names-equal", "count"),
+    (tying.KeysAreValues, "weights", lambda self: {"W": self.W_O}, "kv-names-equal", "count"),
     (tying.KeysAreValues, "decode", lambda self, x, cache=(): (x @ self.W_O, (x,)), "kv-rope", "exact"),
     (tying.HalfTied, "half", lambda self, z, rotary: z, "kv-rope", "exact"),
     (tying.Latent, "recalled", lambda self, stored: (stored[0] @ self.W_UV,) * 2, "mla-is-kv-on-latent", "numeric"),
@@ -101,6 +111,40 @@ def test_a_statement_with_a_control_in_its_place_is_red():
                     settings=control.settings or claim.settings,
                 )
                 assert run_lane(wrong, lane).status == "fail", (claim.id, control.what, lane)
+
+
+# -- what other words of a statement would say wrongly -----------------------------------------------------------------
+
+
+def test_more_than_ranks_survives_another_basis_of_the_stream():
+    """So a statement that only the ranks are left would be wrong: M of full rank keeps the eigenvalues of M^-T M."""
+    rng = np.random.default_rng(0)
+    a = Attention(Heads(1), *rng.normal(size=(4, 3, 3)))
+    M, moved = (b.W_Q @ b.W_K.T for b in (a, gauge.change_basis(a, rng.normal(size=(3, 3)))))
+    spectra = [np.sort_complex(np.linalg.eigvals(np.linalg.inv(m.T) @ m)) for m in (M, moved)]
+    np.testing.assert_allclose(*spectra, rtol=1e-9)
+    assert "only the ranks" not in BY_ID["gauge-dependent-numbers"].statement
+
+
+def test_a_head_wider_than_the_stream_has_less_redundancy_than_its_gauge():
+    for d, heads, width in ((2, 1, 3), (3, 1, 4)):
+        assert layer_dimension(d, heads, width) == 2 * heads * d**2 > 4 * d * heads * width - 2 * heads * width**2
+    for d, heads, width in ((2, 2, 2), (3, 2, 2)):  # heads that are wider in all
+        assert layer_dimension(d, heads, width) == 4 * d * heads * width - 2 * heads * width**2
+
+
+def test_the_scores_of_one_token_have_rank_one():
+    rng = np.random.default_rng(0)
+    x, W_Z, R_Q, R_V = (rng.normal(size=shape) for shape in ((1, 4), (4, 2), (2, 2), (2, 2)))
+    assert np.linalg.matrix_rank(x @ W_Z @ R_Q @ R_V.T @ W_Z.T @ x.T) == 1
+    assert "\\min(n,d,d_z,d_h,d_v)" in BY_ID["keyless-rank-bound"].statement
+
+
+def test_the_gauge_that_was_removed_is_measured(monkeypatch):
+    """With another measured dimension the count of gauge weights is another."""
+    measure = ties.head_dimension
+    monkeypatch.setattr(ties, "head_dimension", lambda d, h, tied, **named: measure(d, h, tied, **named) + tied)
+    assert run_lane(BY_ID["kv-dimension-lost"], "count").status == "fail"
 
 
 # -- kv-lossless-iff over small fields ---------------------------------------------------------------------------------

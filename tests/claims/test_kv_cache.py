@@ -8,8 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from qkvtheory import lossless, published, tying
-from qkvtheory.claims.kv_cache import CLAIMS, padding, tables
+from qkvtheory import HypothesisError, lossless, published, tying
+from qkvtheory.attention import merge, split
+from qkvtheory.claims.kv_cache import CLAIMS, cache, padding, tables
 from qkvtheory.claims.kv_cache.common import TINY, config, kept, layer, one_token
 from qkvtheory.claims.kv_cache.decoder import decoder
 from qkvtheory.count import formulas
@@ -29,6 +30,18 @@ def one_more(function):
     return lambda *arguments, **named: function(*arguments, **named) + 1
 
 
+def rows_taken_for_normalized(self, core, q, stored):
+    """The bias added once, as if every row of a map summed to one."""
+    (keys,) = stored
+    values = merge(core.maps(q, keys) @ keys @ split(self.W_KV, core.heads, "values"))
+    return values if self.b_KV is None else values + self.b_KV
+
+
+def with_a_wasted_product(self, core, q, stored, original=tying.Sublayer.mixed):
+    """The right result, by one product more, with or without a correction."""
+    return original(self, core, q, stored) + 0 * (q @ q.T @ q)
+
+
 DAMAGE = (  # where, a name there, a wrong one in its place, and a claim that must notice in a lane
     (formulas, "cache_per_token", one_more(formulas.cache_per_token), "kv-cache-formula", "count"),
     (formulas, "cache_per_token", one_more(formulas.cache_per_token), "mla-cache", "count"),
@@ -41,6 +54,9 @@ DAMAGE = (  # where, a name there, a wrong one in its place, and a claim that mu
     (formulas, "tokens_kept", lambda config, context: context, "published-tables", "count"),
     (lossless, "values_from_keys", lambda a: (a.W_V, a.b_V), "slim-exact", "numeric"),
     (tying.Slim, "mixed", tying.Sublayer.mixed, "slim-op-count", "count"),
+    (tying.Slim, "mixed", rows_taken_for_normalized, "slim-exact", "numeric"),
+    (tying.Slim, "mixed", rows_taken_for_normalized, "slim-exact", "exact"),
+    (tying.Sublayer, "mixed", with_a_wasted_product, "projection-cost", "count"),
     (tying.Slim, "stored", lambda self, x: 2 * (x @ self.W_K,), "kv-cache-formula", "count"),
     (tying.KeysAreValues, "stored", lambda self, x: (x, x), "cache-composition", "count"),
     (tying.Latent, "stored", lambda self, x: (x @ self.W_C,), "mla-cache", "count"),
@@ -58,6 +74,25 @@ def test_a_damaged_function_of_the_package_turns_its_claims_red(where, name, wro
     assert run_lane(BY_ID[id], lane).status == "pass"
     monkeypatch.setattr(where, name, wrong)
     assert run_lane(BY_ID[id], lane).status == "fail"
+
+
+def test_the_control_of_cache_composition_is_a_refusal_of_grouped_heads(monkeypatch):
+    """Not of anything else, which would be a fault of the construction."""
+
+    def refuse(_):
+        raise HypothesisError("invertible", "W_K is singular")
+
+    monkeypatch.setattr(lossless, "slim", refuse)
+    with pytest.raises(HypothesisError, match="W_K is singular"):
+        cache.slim_with_groups(None)
+
+
+def test_weights_are_compared_in_both_tables(monkeypatch):
+    """As if at 1.2B sharing heads cost weights."""
+    weights = tables.weights
+    sign = {1024: 1, 2048: -1}
+    monkeypatch.setattr(tables, "weights", lambda model, v: sign[model.width] * weights(model, v))
+    assert run_lane(BY_ID["gqa-dominates-tying"], "count").status == "fail"
 
 
 MISPRINTS = (  # a table, its entry, a misprint, and the claim that reads it

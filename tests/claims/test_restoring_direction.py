@@ -42,6 +42,11 @@ def correct_before_the_bias(self, q, k, original=attention.Heads.scores):
     return plain if self.bias is None else plain + self.bias
 
 
+def never_zero(scores, original=symmetric.mean_asymmetry):
+    """Right, but for symmetric scores."""
+    return max(original(scores), type(scores.flat[0])(1) / 100)
+
+
 DAMAGE = (  # whose function of the package, its name, a wrong one in its place, and a claim that must notice in a lane
     (Correction, "__call__", without_temperature, "broadcast-conv-form", "exact"),
     (Correction, "__call__", without_temperature, "separable-plus-is-temperature", "numeric"),
@@ -67,6 +72,8 @@ DAMAGE = (  # whose function of the package, its name, a wrong one in its place,
     (symmetric, "keys_for_map", scaled(symmetric.keys_for_map), "plus-reversible", "numeric"),
     (symmetric, "is_reversible", lambda a: False, "plus-reversible", "exact"),
     (symmetric, "mean_asymmetry", lambda s: abs(s).sum(), "separable-rank-two", "exact"),
+    (symmetric, "mean_asymmetry", never_zero, "separable-rank-two", "exact"),
+    (symmetric, "mean_asymmetry", never_zero, "separable-rank-two", "numeric"),
     (symmetric, "is_reversible", lambda a: True, "relative-bias-criterion", "exact"),
     (symmetric, "cycle_affinity", lambda a: float(np.abs(np.log(a)).max()), "asymmetry-measures", "numeric"),
     (symmetric, "entropy_production", lambda a: 1.0, "asymmetry-measures", "numeric"),

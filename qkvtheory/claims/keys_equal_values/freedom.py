@@ -111,7 +111,7 @@ def redundancy_of_a_layer(_: Any) -> Pairs:
     """(d, H, d_h): parameters less 2 H d_h^2 is the dimension of the functions of the layer."""
     return [
         (4 * d * heads * width - 2 * heads * width**2, layer_dimension(d, heads, width))
-        for d, heads, width in ((3, 1, 3), (3, 1, 2), (4, 2, 2))
+        for d, heads, width in ((3, 1, 3), (3, 1, 2), (4, 2, 2), (3, 2, 2))  # in the last, heads wider in all than d
     ]
 
 
@@ -126,13 +126,14 @@ HEAD_GAUGE = Claim(
     title="Every head has two bases of its own",
     statement=(
         "For invertible $G_h,J_h$ the weights $W_Q^hG_h,\\ W_K^hG_h^{-\\top},\\ W_V^hJ_h,\\ J_h^{-1}W_O^h$ give the same function as "
-        "$W_Q^h,W_K^h,W_V^h,W_O^h$; biases transform with their matrix. These are $2Hd_h^2$ dimensions, and near generic weights there "
-        "are no others: the functions of the layer have as many dimensions less than its weights (measured as a rank for small sizes)."
+        "$W_Q^h,W_K^h,W_V^h,W_O^h$; biases transform with their matrix. These are $2Hd_h^2$ dimensions, and near generic weights of heads no "
+        "wider than the stream there are no others: the functions of the layer have as many dimensions less than its weights (measured as a rank for small sizes)."
     ),
     hypotheses=(
         Hypothesis("H1", "bare heads", "there is no RoPE, no QK-norm, and no key head serves two query heads"),
         Hypothesis("H2", "invertible", "$G_h$ and $J_h$ are invertible"),
         Hypothesis("H3", "inside the head", "each head is turned by a matrix of its own; heads do not mix"),
+        Hypothesis("H4", "no wider than the stream", "for there being no others: $d_h\\le d$, and generic weights"),
     ),
     sources=(
         Source("paper", "wang2025gauge"),
@@ -177,6 +178,12 @@ HEAD_GAUGE = Claim(
             lanes=("exact", "numeric"),
             refused="same head spaces",
         ),
+        Control(
+            "H4",
+            "a head wider than the stream: $2Hd_h^2$ redundant dimensions predicted all the same",
+            lambda _: [(4 * 2 * 3 - 2 * 9, layer_dimension(2, 1, 3))],
+            lanes=("rank",),
+        ),
         Control("construction", "$W_KG^{-1}$ in the place of $W_KG^{-\\top}$", without_transpose),
         Control(
             "construction",
@@ -205,10 +212,22 @@ def products_stay(w: Any) -> Pairs:
 
 def ranks_survive(w: Any) -> Pairs:
     """Exactly: in any basis of the stream the products keep their ranks, though not their entries."""
-    a, back = one_head(w), gauge.inverse(w.invertible("Theta", "d", "H2"))
-    M, N = a.W_Q @ a.W_K.mT, a.W_V @ a.W_O
-    moved = ((back @ M @ back.mT, M), (back @ N, N))
-    return [*products_stay(w), *((number(w, rank_of(new)), number(w, rank_of(old))) for new, old in moved)]
+    a, new = other_stream(w)
+    moved = zip(products_of(new), products_of(a), strict=True)
+    ranks = ((number(w, rank_of(there)), number(w, rank_of(here))) for there, here in moved)
+    return [*products_stay(w), *ranks, *keys_and_values_stay(w)]
+
+
+def products_of(a: Attention) -> tuple[Any, Any]:
+    """M and N."""
+    return a.W_Q @ a.W_K.mT, a.W_V @ a.W_O
+
+
+def keys_and_values_stay(w: Any) -> Pairs:
+    """K and V of the same tokens, in any basis of the stream."""
+    (a, new), x = other_stream(w), w.integers("X", "n", "d")
+    there = x @ w.invertible("Theta", "d", "H2")
+    return [(there @ new.W_K, x @ a.W_K), (there @ new.W_V, x @ a.W_V)]
 
 
 def measured(w: Any) -> Pairs:
@@ -233,7 +252,26 @@ def measured(w: Any) -> Pairs:
         at_least(w, 0.01, abs(alike(x @ stretched.W_K, V) - alike(K, V))),
         (number(w, alike(3 * K @ orthogonal, V)), number(w, alike(K, V))),
         (angles(new), angles(a)),
+        *keys_and_values_stay(w),
+        *sizes_in_streams(w),
     ]
+
+
+def sizes_in_streams(w: Any) -> Pairs:
+    """Norms, singular values and angles: the same in a turned stream, others in a stretched one, where ranks stay."""
+    a, d = one_head(w), w.sizes["d"]
+    turned = gauge.change_basis(a, np.linalg.qr(w.matrix("T", "d", "d"))[0])
+    stretched = gauge.change_basis(a, np.diag(np.logspace(0, 1, d)))
+    pairs: list[Any] = [(angles(turned), angles(a)), at_least(w, 1e-3, abs(angles(stretched) - angles(a)).max())]
+    for here, there, elsewhere in zip(*map(products_of, (a, turned, stretched)), strict=True):
+        sizes, same, other = (np.linalg.svd(M, compute_uv=False)[None] for M in (here, there, elsewhere))
+        pairs += [
+            (same, sizes),
+            at_least(w, 0.01, abs(other - sizes).max() / sizes.max()),
+            at_least(w, 0.01, abs(float(np.linalg.norm(other) / np.linalg.norm(sizes)) - 1)),
+            (number(w, rank_of(elsewhere)), number(w, rank_of(here))),
+        ]
+    return pairs
 
 
 def at_least(w: Any, least: float, value: float) -> Any:
@@ -289,11 +327,12 @@ DEPENDENT = Claim(
         "The cosine of $K$ and $V$, the effective rank of $K$ or of $W_K$, and the linear CKA of $K$ and $V$ change when a head is written "
         "in another basis; $G=-I$ turns the cosine around. Linear CKA stays only under rotations and scalings. What stays in a fixed basis "
         "of the stream: $M_h$ and $N_h$ themselves, and the principal angles between the spaces of the columns of $W_K^h$ and $W_V^h$. In a "
-        "basis of the stream that is not orthogonal only the ranks are left."
+        "basis of the stream that is not orthogonal their entries, norms and singular values and the angles change; their ranks stay. $K$ and $V$ "
+        "themselves do not notice a basis of the stream."
     ),
     hypotheses=(
         Hypothesis("H1", "a basis of the head", "the head is turned by invertible $G$ and $J$ (claim head-gauge)"),
-        Hypothesis("H2", "fixed stream", "the basis of the stream stays"),
+        Hypothesis("H2", "fixed stream", "the basis of the stream stays: for $M_h$, $N_h$ and the angles"),
     ),
     sources=(OURS,),
     uses=("head-gauge",),

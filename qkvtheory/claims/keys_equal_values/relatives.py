@@ -88,19 +88,35 @@ QVV3 = Claim(
 
 # -- keyless-rank-bound ------------------------------------------------------------------------------------------------
 
-WIDTHS = ((1, 2, 2), (2, 1, 2), (2, 2, 1), (2, 2, 2))  # d_z, d_h, d_v
+FORMS = (  # n, d, d_z, d_h, d_v: each of them is once the smallest
+    (1, 3, 2, 2, 2),
+    (3, 1, 2, 2, 2),
+    (3, 3, 1, 2, 2),
+    (3, 3, 2, 1, 2),
+    (3, 3, 2, 2, 1),
+    (3, 3, 2, 2, 2),
+)
 
 
-def general_form(w: Any, z: int, h: int, v: int) -> Any:
-    """W_Z R_Q W_R R_V^T W_Z^T for these widths."""
-    names = {"W_Z": (w.sizes["d"], z), "R_Q": (z, h), "W_R": (h, v), "R_V": (z, v)}
-    W_Z, R_Q, W_R, R_V = (w.matrix(name, "d", "d")[:rows, :cols] for name, (rows, cols) in names.items())
-    return W_Z @ R_Q @ W_R @ R_V.mT @ W_Z.mT
+def general_form(w: Any, n: int, d: int, z: int, h: int, v: int) -> Any:
+    """X W_Z R_Q W_R R_V^T W_Z^T X^T for these sizes."""
+    names = {"X": (n, d), "W_Z": (d, z), "R_Q": (z, h), "W_R": (h, v), "R_V": (z, v)}
+    X, W_Z, R_Q, W_R, R_V = (w.matrix(name, "d", "d")[:rows, :cols] for name, (rows, cols) in names.items())
+    return X @ W_Z @ R_Q @ W_R @ R_V.mT @ W_Z.mT @ X.mT
+
+
+def ranks(w: Any, bound: Any) -> Pairs:
+    return [(number(w, rank_of(general_form(w, *sizes))), number(w, bound(sizes))) for sizes in FORMS]
+
+
+def widths_alone(w: Any) -> Pairs:
+    """min(d_z, d_h, d_v), whatever the numbers of tokens and of the stream's coordinates are."""
+    return ranks(w, lambda sizes: min(sizes[2:]))
 
 
 def rank_and_blocks(w: Any) -> Pairs:
     """The bound, which generic floats reach (small whole numbers need not be generic); and the construction by blocks."""
-    bounds = [(number(w, rank_of(general_form(w, *sizes))), number(w, min(sizes))) for sizes in WIDTHS]
+    bounds = ranks(w, min)
     x, a = w.matrix("X", "n", "d"), one_head(w)
     W_Z, R_Q, R_V = blocks(w, a)
     seen = (x @ W_Z @ R_Q) @ (x @ W_Z @ R_V).mT
@@ -142,7 +158,7 @@ KEYLESS_BOUND = Claim(
     chapter=CHAPTER,
     title="General forms with two projections",
     statement=(
-        "Scores $XW_ZR_Q\\,W_R\\,R_V^{\\top}W_Z^{\\top}X^{\\top}$ have rank at most $\\min(d_z,d_h,d_v)$, and generic ones have it. With "
+        "Scores $XW_ZR_Q\\,W_R\\,R_V^{\\top}W_Z^{\\top}X^{\\top}$ have rank at most $\\min(n,d,d_z,d_h,d_v)$, and generic ones have it. With "
         "$d_z\\ge d_h+d_v$, $W_Z=[W_Q\\mid W_V]$ expresses any form with two projections; but then the cached $Z=XW_Z$ is as wide as keys and "
         "values together, and nothing is saved."
     ),
@@ -157,6 +173,12 @@ KEYLESS_BOUND = Claim(
     settings=narrow,
     controls=(
         Control("H1", "$d_z=d_h+d_v-1$, as near as that allows", one_column_less, NUMBERS),
+        Control(
+            "construction",
+            "the rank $\\min(d_z,d_h,d_v)$ also of fewer tokens, or of a narrower stream",
+            widths_alone,
+            NUMBERS,
+        ),
         Control("construction", "a cache as small as with keys equal to values", saving_claimed, ("count",)),
     ),
 )
@@ -176,16 +198,25 @@ def counted(_: Any) -> Pairs:
     """The built layer against the formula; never fewer with a context of its own; sometimes with a shared one."""
     pairs: list[Any] = []
     for d, width, heads in SIZES:
-        shapes = variants.weight_shapes(variants.parse("QV-Ka"), d, heads, width)
-        of_keys = sum(int(np.prod(shapes[name])) for name in ("W_C", "W_KC", "W_KV"))
-        pairs.append((for_keys(d, width, width, heads), of_keys))
+        pairs.append((for_keys(d, width, width, heads), of_keys(d, width, heads)))
         pairs.append((0, sum(for_keys(d, width, c) < d * width for c in (width, 2 * width))))
     layer = tying.build("QV-Ka", 16, 2, 4).weights()
     built = sum(layer[name].size for name in ("W_C", "W_KC", "W_KV"))
     pairs.append((for_keys(16, 4, 4, 2), built))
-    fewer = [for_keys(d, h, h, heads) < heads * d * h for d, h, heads in SIZES]
-    predicted = [heads * 2 * h + d < heads * d for d, h, heads in SIZES]  # the same, divided by d_h
+    predicted = [for_keys(d, h, h, heads) < heads * d * h for d, h, heads in SIZES]
+    fewer = [of_keys(d, h, heads) < sized("QKV", d, h, heads, "W_K") for d, h, heads in SIZES]
     return [*pairs, *zip(map(int, predicted), map(int, fewer), strict=True), *example()]
+
+
+def sized(name: str, d: int, width: int, heads: int, *weights: str) -> int:
+    """Numbers in these weights of a layer."""
+    shapes = variants.weight_shapes(variants.parse(name), d, heads, width)
+    return sum(int(np.prod(shapes[weight])) for weight in weights)
+
+
+def of_keys(d: int, width: int, heads: int) -> int:
+    """Numbers that make the keys in the layer of the package, whose heads share one context, a head wide."""
+    return sized("QV-Ka", d, width, heads, "W_C", "W_KC", "W_KV")
 
 
 def example() -> Pairs:

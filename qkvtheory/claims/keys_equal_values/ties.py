@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge, linalg, lossless, tying, variants
+from qkvtheory import gauge, linalg, lossless, tying
 from qkvtheory.claims.keys_equal_values.common import (
     CHAPTER,
     KEYLESS,
@@ -57,13 +57,17 @@ def three_names_in_numbers(w: Any) -> Pairs:
 
 
 def names_counted(_: Any) -> Pairs:
-    """Every name is read as the one variant, with the same weights."""
-    return [(size_of("Q-K=V"), size_of(name)) for name in ("QV", "keyless", "QVV(2)", "K=V")]
+    """Under every name a layer is built with three square matrices, W_O among them, and stores one vector of a token."""
+    pairs: list[Any] = []
+    for name in ("Q-K=V", "QV", "keyless", "QVV(2)", "K=V"):
+        (stored,) = tying.build(name, 12, 4).stored(np.ones((1, 12)))
+        pairs += [(3 * 12**2, size_of(name)), (12, stored.size)]
+    return pairs
 
 
-def size_of(name: str) -> int:
-    """The number of weights of a layer of width 12 with four heads."""
-    return sum(int(np.prod(shape)) for shape in variants.weight_shapes(variants.parse(name), 12, 4).values())
+def size_of(name: str, d: int = 12, heads: int = 4, width: int | None = None) -> int:
+    """The number of weights of a layer that was built."""
+    return sum(a.size for a in tying.build(name, d, heads, width).weights().values())
 
 
 def keys_are_queries(w: Any) -> Pairs:
@@ -277,6 +281,25 @@ def tied_all_the_same(where: str) -> Any:
     return sides
 
 
+def generic_head(w: Any) -> Attention:
+    V, W_O = w.full_row_rank("U", "h", "d", "H2").mT, w.full_row_rank("W_O", "h", "d", "H3")
+    return one_head(w, W_K=w.full_row_rank("K", "h", "d").mT, W_V=V, W_O=W_O)
+
+
+def criterion_at_any_width(w: Any) -> Pairs:
+    """Of a generic head the criterion says that there is none."""
+    a = generic_head(w)
+    return [(number(w, spaces(a)[0]), number(w, rank_of(a.W_V)))]
+
+
+def tied_at_twice_the_width(w: Any) -> Pairs:
+    """Z = [W_V | W_K] holds the two side by side: half of it is scored, and the other half is passed on."""
+    a = generic_head(w)
+    Z, nothing = np.concatenate([a.W_V, a.W_K], axis=1), a.W_Q * 0
+    W_Q, W_O = np.concatenate([nothing, a.W_Q], axis=1), np.concatenate([a.W_O, nothing.mT])
+    return [(W_Q @ Z.mT, a.W_Q @ a.W_K.mT), (Z @ W_O, a.W_V @ a.W_O)]
+
+
 def narrow_queries(w: Any) -> tuple[Attention, Any]:
     """W_Q does not read the one column of W_K that leaves the span of the values."""
     keep, rest = dropping(w)
@@ -325,7 +348,7 @@ LOSSLESS = Claim(
     chapter=CHAPTER,
     title="When tying keys to values costs nothing",
     statement=(
-        "There are $W_Q',Z,W_O'$ with $W_Q'Z^{\\top}=M_h$ and $ZW_O'=N_h$ if and only if the rows of $M_h$ lie in the span of the columns of "
+        "There are $W_Q'$, $Z$ and $W_O'$ of the head's own width $d_h$ with $W_Q'Z^{\\top}=M_h$ and $ZW_O'=N_h$ if and only if the rows of $M_h$ lie in the span of the columns of "
         "$W_V^h$; if $W_Q^h$ has full column rank too, if and only if the columns of $W_K^h$ lie in it. Then $W_K^h=W_V^hB$, and $Z=W_V^h$, "
         "$W_Q'=W_Q^hB^{\\top}$, $W_O'=W_O^h$ do it. The symbolic lane checks the construction, with $W_V=U^{\\top}$; the count lane both "
         "directions for every head over some small fields; the formal lane proves both."
@@ -336,6 +359,7 @@ LOSSLESS = Claim(
         Hypothesis("H3", "independent outputs", "$W_O^h$ has full row rank"),
         Hypothesis("H4", "bare scores", BARE),
         Hypothesis("H5", "independent queries", "for the criterion with $W_K^h$: $W_Q^h$ has full column rank"),
+        Hypothesis("H6", "same width", "$Z$ has $d_h$ columns, as the head it replaces"),
     ),
     sources=(
         Source("reported", KEYLESS, note="sufficient, for several heads"),
@@ -383,6 +407,14 @@ LOSSLESS = Claim(
             lambda w: refused_for(w, W_V=w.matrix("W_V", "d", "k") * 0 + 1),
             NUMBERS,
             refused="invertible",
+            settings=narrow,
+        ),
+        Control(
+            "H6",
+            "$Z$ of twice the width: $[W_V^h\\mid W_K^h]$ always does, though the rows of $M_h$ leave the span of the values",
+            criterion_at_any_width,
+            NUMBERS,
+            witness=tied_at_twice_the_width,
             settings=narrow,
         ),
         Control("H4", "RoPE between keys and scores", tied_under_rotation),
@@ -539,14 +571,13 @@ def dimensions_measured(_: Any) -> Pairs:
 
 
 def weights_counted(_: Any) -> Pairs:
-    """Of the d d_h weights that a head no longer has, d_h^2 were gauge and the others the dimensions lost."""
-    rng, pairs = np.random.default_rng(0), []
-    for d, h in CASES:
-        removed = sum(a.size for a in tying.build("QKV", d, 1, h, rng=rng).weights().values()) - sum(
-            a.size for a in tying.build("Q-K=V", d, 1, h, rng=rng).weights().values()
-        )
-        pairs += [(d * h, removed), (h * (d - h) + h * h, removed)]
-    return pairs
+    """Of the d d_h weights that a head no longer has, those that are no loss of measured dimensions: d_h^2, gauge."""
+    return [pair for d, h in CASES for pair in ((d * h, removed(d, h)), (h * h, removed(d, h) - lost(d, h)))]
+
+
+def removed(d: int, width: int) -> int:
+    """Weights that one head of this width no longer has."""
+    return size_of("QKV", d, 1, width) - size_of("Q-K=V", d, 1, width)
 
 
 DIMENSION_LOST = Claim(
@@ -581,7 +612,7 @@ DIMENSION_LOST = Claim(
         Control(
             "construction",
             "none of the removed weights was gauge",
-            lambda _: [(d * h, h * (d - h)) for d, h in CASES],
+            lambda _: [(removed(d, h), lost(d, h)) for d, h in CASES],
             ("count",),
         ),
     ),

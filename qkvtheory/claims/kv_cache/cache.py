@@ -149,7 +149,9 @@ def slim_with_groups(_: Any) -> Pairs:
     d, heads = grouped.W_O.shape[0], grouped.core.heads
     try:
         slim: tying.Sublayer = lossless.slim(grouped)  # type: ignore[arg-type]
-    except HypothesisError:
+    except HypothesisError as refusal:
+        if refusal.hypothesis != "multi-head attention":
+            raise
         slim = grouped
     return [(Fraction(2, 2 * heads), kept(slim, d) / kept(layer("QKV"), d))]
 

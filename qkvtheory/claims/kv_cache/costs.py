@@ -51,7 +51,8 @@ def projections_counted(_: Any) -> Pairs:
 def products(variant: str, p: int) -> Pairs:
     d, heads = SIZES
     projections = [(p * n * d**2, reads(variant, n)) for n in LONG]
-    return [*projections, *((heads * n**2 * tying.CHANNELS, extra(variant, n)) for n in LONG)]
+    whole_layer = [((p + 1) * n * d**2 + 2 * n**2 * d, whole(variant, n)) for n in LONG]
+    return [*projections, *whole_layer, *((heads * n**2 * tying.CHANNELS, extra(variant, n)) for n in LONG)]
 
 
 def numbers(variant: str, p: int) -> Pairs:
@@ -72,7 +73,7 @@ def extra(variant: str, n: int) -> int:
 
 def once(n: int) -> int:
     """The added term of the correction in closed form, which all heads share."""
-    made = tying.corrected(n, tokens(1, tying.CHANNELS)[0])
+    made = tying.corrected(n, n, tokens(1, tying.CHANNELS)[0])
     return macs(lambda weights: replace(made, weights=weights).added, made.weights)
 
 

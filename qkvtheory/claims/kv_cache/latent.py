@@ -165,8 +165,8 @@ GTA_CACHE = counted(
     title="The cache of half-tied attention",
     statement=(
         "GTA keeps $m_{kv}\\,n\\,(H/r)\\,d_h\\,s$ bytes of a text of $n$ tokens in each layer, for $r$ query heads in a group and $s$ bytes "
-        "for a number, with $m_{kv}=1$ tied and $m_{kv}=2$ untied, and beside them the rotary key that all heads share, $n\\,(d_h/2)\\,s$. "
-        "With two-byte numbers one new token does $2r/m_{kv}$ operations for each byte that it reads of the cache; the rotary key lowers "
+        "for a number, with $m_{kv}=1$ tied and $m_{kv}=2$ untied; beside them the tied form keeps the rotary key that all heads share, $n\\,(d_h/2)\\,s$. "
+        "With two-byte numbers one new token does $2r/m_{kv}$ operations (two for each multiply-accumulate) for each byte that it reads of the cache; the rotary key lowers "
         "that of the tied form to $2r\\cdot 2g/(2g+1)$. In the paper's table GTA-4 has a lower perplexity than all heads untied at each of the four "
         "sizes, and than GQA-4 at the three larger ones."
     ),

@@ -78,10 +78,16 @@ def rebuilt_with_biases(w: Any) -> Pairs:
 
 
 def in_another_order(w: Any) -> Pairs:
-    """What decoding does: each head sums keys of full width, and W_K^-1 W_V comes after the sum."""
+    """What decoding does: each head sums keys of full width, and W_K^-1 W_V comes after the sum. Also for a pattern
+    whose rows do not sum to one.
+    """
     old, x = separate(w, biases=True), w.matrix("X", "n", "d")
     slim, core = lossless.slim(old), old.core.at(len_of(w))
-    return [(slim.mixed(core, slim.queries(x), slim.stored(x)), core(old.queries(x), *old.stored(x)))]
+    unnormalized = Heads(w.setting.heads, scale=1, pattern=lambda scores, keep: scores * scores)
+    return [
+        (slim.mixed(by, slim.queries(x), slim.stored(x)), by(old.queries(x), *old.stored(x)))
+        for by in (core, unnormalized)
+    ]
 
 
 def decoded(w: Any) -> Pairs:
@@ -182,7 +188,7 @@ SLIM_EXACT = Claim(
         "With a square, invertible $W_K$ the keys determine the stream, $X=(K-\\mathbf 1b_K)W_K^{-1}$, so the values need not be cached: "
         "$V=KW+\\mathbf 1(b_V-b_KW)$ with $W=W_K^{-1}W_V$. A cache of keys alone gives the same attention with half of the bytes, for any "
         "mask, pattern and positions; with RoPE the cache holds the keys before their rotation. The QKV models of the three-projections "
-        "paper are of this kind."
+        "paper have this shape; that their $W_K$ are invertible is not known to us."
     ),
     hypotheses=(
         Hypothesis("H1", "multi-head attention", "there is a key head for each query head, and $W_K$ is square"),

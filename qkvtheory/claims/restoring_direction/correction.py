@@ -25,6 +25,7 @@ from qkvtheory.claims.restoring_direction.common import (
     heads_of,
     relative_too,
     separable,
+    separable_table,
     softmax_heads,
     softmax_of_scores,
     uncapped,
@@ -273,8 +274,21 @@ def asymmetry_of_heads(w: Any) -> Pairs:
         *asymmetry_added(w),
         (changed - changed.T, u - u.T),
         (number(w, symmetric.mean_asymmetry(changed)), number(w, gaps.sum() / gaps.size)),
+        (number(w, 1 - symmetric.mean_asymmetry(equal_parts(w)(S[None])[0])), w.identity("1")),
     ]
     return pairs if w.lane == "numeric" else [*pairs, (number(w, 1 - symmetric.skew_share(changed)), w.identity("1"))]
+
+
+def equal_parts(w: Any) -> positions.Correction:
+    """The columns get what the rows get: then u is constant."""
+    n = w.sizes["n"]
+    rows, weights = separable_table(w, n)[:, :, : CHANNELS // 2], drawn(w, "weights", CHANNELS // 2)
+    return positions.Correction(np.concatenate([rows, rows.swapaxes(0, 1)], axis=-1), np.concatenate([weights] * 2))
+
+
+def positive_for_every_u(w: Any) -> Pairs:
+    changed = equal_parts(w)(w.symmetric("S", "n")[None])[0]
+    return [AtMost(number(w, 1), 100 * number(w, symmetric.mean_asymmetry(changed)))]
 
 
 def ranks_of_asymmetry(_: Any) -> Pairs:
@@ -298,7 +312,7 @@ SKEW_RANK = Claim(
     statement=(
         "For symmetric $S$ and a separable correction with row part $r$ and key bias $c$: $S'-S'^{\\top}=u\\mathbf1^{\\top}-\\mathbf1u^{\\top}$ with "
         "$u=r-c$ (in the equation $S$ stands for $sS$). Its rank is at most 2, and mean $|S'-S'^{\\top}|$ is the mean of $|u_i-u_j|$: "
-        "positive, although nothing directional was added, for the centered skew ratio stays 0."
+        "positive unless all entries of $u$ are equal, although nothing directional was added, for the centered skew ratio stays 0."
     ),
     hypotheses=(
         Hypothesis("H1", "symmetric scores", "$S=S^{\\top}$ before the correction"),
@@ -319,6 +333,12 @@ SKEW_RANK = Claim(
             lanes=("count",),
         ),
         Control("H2", "one more channel that depends on $i$ and $j$", asymmetry_with_distance),
+        Control(
+            "construction",
+            "an asymmetry above 0 also where columns get what rows get",
+            positive_for_every_u,
+            lanes=("exact", "numeric"),
+        ),
     ),
 )
 

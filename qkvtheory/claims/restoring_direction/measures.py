@@ -274,7 +274,7 @@ SKEW_RATIO = Claim(
     statement=(
         "$\\kappa(S)=\\|C(S-S^{\\top})C\\|_F/(2\\|CSC\\|_F)\\in[0,1]$ can be computed from the map alone: $\\kappa(\\log A)=\\kappa(S)$. The entry "
         "$(i,j)$ of $C(S-S^{\\top})C$ is the mean over $k$ of the cycle defects of $(i,j,k)$. So for a positive map $\\kappa=0$ if and only "
-        "if it is reversible; and $\\kappa=1$ if and only if $CSC$ is skew."
+        "if it is reversible; and $\\kappa=1$ if and only if $CSC\\ne0$ is skew. (If $CSC=0$, $\\kappa$ counts as 0.)"
     ),
     hypotheses=(
         Hypothesis(

@@ -324,7 +324,7 @@ INVOLUTION = Claim(
     title="At a negative temperature opposite keys solve every swap",
     statement=(
         "Let $\\sigma$ be an involution of $n=2m$ tokens without fixed points, and $s<0$. Give each pair a direction $u_i$ of its own on a half circle, "
-        "equally spaced, and the keys $k_i=\\lambda u_i$, $k_{\\sigma(i)}=-\\lambda u_i$. For keys of one length "
+        "equally spaced, and the keys $k_i=\\lambda u_i$, $k_{\\sigma(i)}=-\\lambda u_i$ (and $\\alpha=1$). For keys of one length "
         "$2s\\,(k_ik_{\\sigma(i)}^{\\top}-k_ik_j^{\\top})=|s|\\,\\|k_i+k_j\\|^2$, so the partner is ahead of every other token by at least "
         "$|s|\\lambda^2(1-\\cos(\\pi/m))$, and with key bias $c$ at most $(n-1)\\,e^{-|s|\\lambda^2(1-\\cos(\\pi/m))+\\max c-\\min c}$ of the attention goes elsewhere: "
         "one head with queries equal to keys and a published correction swaps all pairs."
