@@ -5,9 +5,11 @@ cache is kept in bfloat16 or float16, so K is rounded, and the inverse enlarges 
 values stand values cached plainly in the same precision, and values made from a cached stream, X W_V, which needs no
 inverse and has the size of the keys.
 
-What is found: the error is c * u * spread(W_K), with the rounding unit u, one c for all widths, spectra and precisions,
-and spread = rms of the singular values times rms of their inverses. u * cond(W_K) is above it everywhere, by a factor
-that grows with the width: rounding points everywhere, and few directions are enlarged by the whole condition number.
+What is found: for tokens with independent normal entries the error is c * u * spread(W_K), with the rounding unit u,
+one c for all widths, spectra and precisions, and spread = rms of the singular values times rms of their inverses. Other
+tokens have another c: along the first singular direction of W_K keys are large, and so is what rounding takes from
+them; along the last it is the other way round. u * cond(W_K) is above it everywhere, by a factor that grows with the
+width: rounding points everywhere, and few directions are enlarged by the whole condition number.
 
     python -m qkvtheory.experiments.slim --out book/results/slim.json
 

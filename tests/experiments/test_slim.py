@@ -63,6 +63,25 @@ def test_only_the_keys_feel_the_condition(line):
     assert wide["width"] == 1024 and wide["keys"] > 30 * wide["values"]
 
 
+@pytest.mark.parametrize("cond", [None, 1e2])
+def test_the_constant_is_that_of_tokens_with_independent_entries(cond):
+    """Tokens near one singular direction of W_K have another: above all of the measured ones, or far below them."""
+    low, high = LINES[DTYPES.index("bfloat16")]["band_spread"]
+    x, w_k, w_v = slim.weights(256, cond, 0)
+    left, _, _ = np.linalg.svd(w_k)
+    back = np.linalg.inv(w_k)
+    amount = np.random.default_rng(0).normal(size=len(x))[:, None]
+
+    def constant(stream):
+        keys = stream @ w_k
+        error = slim.off(slim.kept_as(keys, "bfloat16") @ back @ w_v, stream @ w_v)
+        return error / (slim.unit("bfloat16") * slim.spread(w_k, back))
+
+    assert low < constant(x) < high
+    assert constant(amount * left[:, 0] + 0.1 * x) > 1.1 * high
+    assert constant(amount * left[:, -1]) < 0.1 * low
+
+
 def test_an_orthogonal_key_matrix_costs_nothing():
     row = slim.row(32, 1.0, [0])["bfloat16"]
     assert row["keys"] == pytest.approx(row["values"], rel=0.1) and row["spread"] == pytest.approx(1)
