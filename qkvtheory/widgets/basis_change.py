@@ -278,7 +278,7 @@ def controls(state: State, cond: float) -> str:
 
     return (
         '<fieldset class="qkv-controls" data-part="controls" disabled><legend>Try to break it</legend>'
-        f'<label class="qkv-range"><span>squeeze {THETA} towards singular</span>'
+        f'<label class="qkv-range"><span>squeeze {THETA} toward singular</span>'
         f'<input type="range" min="0" max="{SQUEEZE}" step="0.1" value="{state["squeeze"]:g}" data-part="squeeze" '
         f'aria-valuetext="condition number {sci(cond)}"></label>'
         + switch("forget_k", "K")

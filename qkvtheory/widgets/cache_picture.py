@@ -249,7 +249,7 @@ def plot(found: Model, f: Facts) -> str:
         + staircase([axes.at(e) for e in entries if not beaten[e.name]])
         + f'<path class="axis" d="M{LEFT} {TOP - 8}V{BOTTOM}H{RIGHT + 8}"/>'
         + "".join(tick(axes.x(axes.whole / 2**k), k) for k in range(0, int(axes.halvings) + 1, 2))
-        + f'<text class="mid" x="{across}" y="226">cache, of QKV (every mark: a quarter of the last)</text>'
+        + f'<text class="mid" x="{across}" y="226">cache, share of QKV (each mark: times four)</text>'
         + f'<text class="mid" transform="translate(12 {up}) rotate(-90)">validation perplexity</text>'
         + "".join(point(e, axes, not beaten[e.name], e is f.chosen) for e in entries)
         + "</svg>"

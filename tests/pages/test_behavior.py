@@ -13,6 +13,10 @@ REGISTER = "book/register.html"
 CHAPTER = "book/part-1/reparametrization.html"
 SKIPS = "book/part-2/every-skip.html"
 KEYS = "book/part-3/queries-equal-keys.html"
+DIRECTION = "book/part-3/restoring-direction.html"
+VALUES = "book/part-3/keys-equal-values.html"
+CACHE = "book/part-3/kv-cache.html"
+FIGURES = [SKIPS, KEYS, DIRECTION, VALUES, CACHE]  # pages with an interactive figure
 RAIL = "e => getComputedStyle(e.matches('li') ? e : e.querySelector('li')).borderLeftColor"  # of a step, or of all
 SWITCH = "#reparam-lemma [role=switch]"
 
@@ -96,7 +100,7 @@ def test_print_shows_what_is_folded(open_page: Any) -> None:
     assert not tab.locator("#site-nav").is_visible()
 
 
-@pytest.mark.parametrize("page", [CHAPTER, SKIPS, KEYS])
+@pytest.mark.parametrize("page", [CHAPTER, *FIGURES])
 def test_paper_shows_every_formula_whole(open_page: Any, page: str) -> None:
     """What scrolls on a screen is set smaller on paper."""
     tab = open_page(page, width=700)
@@ -182,7 +186,7 @@ def test_a_long_equation_breaks_on_a_phone(open_page: Any) -> None:
         assert len(tops) == 2 and (max(tops) - min(tops) > 12) == (lines == 2)
 
 
-@pytest.mark.parametrize("page", [CHAPTER, "book/notation.html", SKIPS, KEYS])
+@pytest.mark.parametrize("page", [CHAPTER, "book/notation.html", *FIGURES])
 def test_marks_and_commas_stay_on_their_line(open_page: Any, page: str) -> None:
     """A status stands beside the last word of its link, and a comma beside its formula."""
     joined = open_page(page, width=390).locator("main .together:not(:has(.wide))")
@@ -292,12 +296,46 @@ def test_the_asymmetry_figure_answers_on_its_page(open_page: Any) -> None:
     tab.wait_for_function("document.querySelector('[data-part=\"tag scores\"]').dataset.state === 'yes'")
 
 
-@pytest.mark.parametrize("page", [SKIPS, KEYS])
+def test_the_figure_about_direction_starts_at_a_negative_temperature(open_page: Any) -> None:
+    """There two pairs look at each other, all rounds balanced; a cubic bias sets a flow in motion."""
+    tab = open_page(DIRECTION)
+    live = tab.locator("[data-part=live]")
+    assert "the smallest is −" in live.text_content() and "Across the line: tokens 1 and 4" in live.text_content()
+    tab.locator("[data-part='correction cubic']").click()
+    tab.wait_for_function(LIVE, arg="not reversible")
+
+
+def test_the_energy_figure_answers_on_its_page(open_page: Any) -> None:
+    """With keys as values no step climbs, and the matrices are symmetric; not so with other values."""
+    tab = open_page(VALUES)
+    jacobian = tab.locator("[data-part='tag jacobian 0']")
+    assert jacobian.get_attribute("data-state") == "yes"
+    assert "no step raises the energy" in tab.locator("[data-part=live]").text_content()
+    tab.locator("[data-part=tied]").click()
+    tab.wait_for_function("document.querySelector('[data-part=\"tag jacobian 0\"]').dataset.state === 'no'")
+    tab.locator("[data-part=reset]").click()
+    tab.wait_for_function(LIVE, arg="no step raises the energy")
+
+
+def test_the_cache_figure_answers_on_its_page(open_page: Any) -> None:
+    """Queries equal to keys save no cache, keys equal to values half of it."""
+    tab = open_page(CACHE)
+    live = tab.locator("[data-part=live]")
+    assert "Q-K=V caches 1,024 numbers per token and layer, 50% of QKV" in live.text_content()
+    tab.locator("[data-variant='Q=K-V']").click()
+    tab.wait_for_function(LIVE, arg="100% of QKV")
+    tab.locator("[data-part=reset]").click()
+    tab.wait_for_function(LIVE, arg="50% of QKV")
+
+
+@pytest.mark.parametrize("page", FIGURES)
 def test_a_figure_is_printed_without_its_controls(open_page: Any, page: str) -> None:
+    """The names of the bars are buttons too, and stay."""
     tab = open_page(page)
     tab.emulate_media(media="print")
     assert tab.locator("[data-part=live]").first.is_visible()
-    assert not any(part.is_visible() for part in tab.locator("[data-widget] :is(button, input)").all())
+    controls = tab.locator("[data-widget] :is(button, input, select):not([data-variant])")
+    assert controls.count() and not any(part.is_visible() for part in controls.all())
 
 
 @pytest.mark.parametrize("page", [KEYS, "index.html"])
