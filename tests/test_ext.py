@@ -449,3 +449,13 @@ def test_a_stale_manifest_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "WARNING: the manifest: the sources changed; run `make check`" in warnings
     assert "its claims are not those of the register" in warnings
     assert (out / "one.html").is_file()
+
+
+def test_what_a_kernel_sent_in_pieces_stays_on_its_line():
+    from qkvbook.notebooks import whole_streams
+
+    def stream(name, text):
+        return {"output_type": "stream", "name": name, "text": text}
+
+    outputs = [stream("stdout", "a: "), {"output_type": "display_data"}, stream("stderr", "!"), stream("stdout", "1\n")]
+    assert [o.get("text") for o in whole_streams(outputs)] == ["a: 1\n", None, "!"]

@@ -47,6 +47,24 @@ class WidgetOutput:
         return [el("p", "An interactive widget stands here when the notebook runs.", class_="muted widget-place")]
 
 
+def whole_streams(outputs: list[Any]) -> list[Any]:
+    """Outputs in which each stream is one: what a kernel sent in pieces is put together as it was printed.
+
+    myst-nb would begin a new line with every piece, and where a piece ends depends on how busy the machine is.
+    """
+    first: dict[str, Any] = {}
+    kept = []
+    for output in outputs:
+        name = output["name"] if output["output_type"] == "stream" else None
+        if name in first:
+            first[name]["text"] += output["text"]
+            continue
+        kept.append(output)
+        if name:
+            first[name] = output
+    return kept
+
+
 def let_prose_wrap(app: Sphinx, doctree: nodes.document) -> None:
     """Printed sentences may wrap; what is set in columns may not."""
     for output in doctree.findall(nodes.container):
@@ -62,4 +80,6 @@ def setup(app: Sphinx) -> None:
     ours = [PlotlyOutput, WidgetOutput]
     others = [renderer for renderer in render.load_mime_renders() if renderer not in ours]
     render.load_mime_renders = cache(lambda: [*others, *ours])
+    joined = render.coalesce_streams
+    render.coalesce_streams = lambda outputs: joined(whole_streams(outputs))
     app.connect("doctree-read", let_prose_wrap)
