@@ -244,12 +244,20 @@ GRADIENT_MAP = Claim(
 
 
 def inserted(w: Any, separate: bool = False) -> Pairs:
-    """Convexity leaves y (p - q)^T + (q q^T - p p^T) / 2 at least; at p = y(q) that is |q - p|^2 / 2. Both sides twice."""
-    q, K = w.integers("Q", "1", "h"), w.integers("K", "n", "h")
-    A = w.softmax(q @ K.mT)
-    y = A @ K
-    p = A @ w.integers("V", "n", "h") if separate else y
+    """Convexity leaves y (p - q)^T + (q q^T - p p^T) / 2 at least; at p = y(q) that is |q - p|^2 / 2. Both sides twice.
+
+    Numbers take the read-outs of keys and of values; for letters, they are letters.
+    """
+    q = w.integers("q", "1", "h")
+    y, of_values = read_outs(w, q) if w.lane in ("exact", "numeric") else (w.matrix(name, "1", "h") for name in "yv")
+    p = of_values if separate else y
     return [(y @ (p - q).mT + (p - q) @ y.mT + q @ q.mT - p @ p.mT, (q - p) @ (q - p).mT)]
+
+
+def read_outs(w: Any, q: Any) -> tuple[Any, Any]:
+    K, V = w.integers("K", "n", "h"), w.integers("V", "n", "h")
+    A = w.softmax(q @ K.mT)
+    return A @ K, A @ V
 
 
 def draws(w: Any) -> tuple[Any, Any, Any]:

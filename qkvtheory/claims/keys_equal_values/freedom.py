@@ -331,7 +331,7 @@ DEPENDENT = Claim(
         "themselves do not notice a basis of the stream."
     ),
     hypotheses=(
-        Hypothesis("H1", "a basis of the head", "the head is turned by invertible $G$ and $J$ (claim head-gauge)"),
+        Hypothesis("H1", "a basis of the head", "the head is turned by invertible $G$ and $J$"),
         Hypothesis("H2", "fixed stream", "the basis of the stream stays: for $M_h$, $N_h$ and the angles"),
     ),
     sources=(OURS,),

@@ -69,8 +69,8 @@ MLA_CACHE = counted(
     title="The cache of latent attention",
     statement=(
         "MLA with a latent of $d_c=4d_h$ and a rotary key of $d_R=d_h/2$ keeps $4.5\\,d_h$ numbers for each token and layer, as many as GQA "
-        f"with 2.25 groups. DeepSeek-V2 saves {SAME_SHAPE.replace('%', ' %')} of the cache of multi-head attention of its own shape; the "
-        f"{DEEPSEEK_SAVED.replace('%', ' %')} that are printed compare it with an earlier model of another shape."
+        f"with 2.25 groups. DeepSeek-V2 saves {SAME_SHAPE} of the cache of multi-head attention of its own shape; the "
+        f"{DEEPSEEK_SAVED} that are printed compare it with an earlier model of another shape."
     ),
     hypotheses=(
         Hypothesis("H1", "the usual sizes", "$d_c=4d_h$ and $d_R=d_h/2$, both cached"),

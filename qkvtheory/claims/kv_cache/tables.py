@@ -92,7 +92,7 @@ GQA_DOMINATES = counted(
     statement=(
         "In the published 300M table GQA-4 and MQA have both less perplexity and less cache than Q-K=V with all its heads, and fewer "
         "weights; at 1.2B so have GQA-8 and MQA. The front of perplexity against cache is QKV, GQA, MQA, and MQA with keys equal to values: tying "
-        f"pays as one more step, after heads are shared. From MQA it halves the cache for {LAST_HALF.replace('%', ' %')} of perplexity."
+        f"pays as one more step, after heads are shared. From MQA it halves the cache for {LAST_HALF} of perplexity."
     ),
     hypotheses=(
         Hypothesis("H1", "heads can be shared", "variants with grouped heads are among those compared"),
@@ -279,7 +279,7 @@ PUBLISHED_TABLES = counted(
         f"{LARGEST_RATIO}, where one unit gives $2H={2 * LANGUAGE['1.2B'].heads}$. Averages of the downstream tasks agree with their "
         f"cells; guessing gives {float(guessing()):.1f}, and all variants lie within {float(APART)} points of it, so these tasks do not "
         "rank them. If a part $f$ of the scored tokens is certain, as padding is, a difference of log-perplexities shrinks by $1-f$; with "
-        f"padding masked the authors find {MASKED_CHANGE.replace('%', ' %')} for Q-K=V on another text. In the vision table the printed "
+        f"padding masked the authors find {MASKED_CHANGE} for Q-K=V on another text. In the vision table the printed "
         f"mean of Q-K=V, {VISION_MEAN}, is {float(MEAN_OFF)} above the mean of its cells, more than their rounding allows."
     ),
     hypotheses=(
@@ -291,7 +291,7 @@ PUBLISHED_TABLES = counted(
     sources=(TABLES, MODEL_CARD, Source("derived", note="the arithmetic, the toy text and the simulation")),
     uses=("kv-cache-formula",),
     controls=(
-        wrong("H1", "a ratio of megabytes to mebibytes, 4.9 % too large", one_ratio_of_two_units),
+        wrong("H1", "a ratio of megabytes to mebibytes, 4.9% too large", one_ratio_of_two_units),
         wrong("H2", "the difference with padding scored, taken for that on real tokens", padding_scored),
         wrong("H3", "a model that is unsure of padding", lambda _: padded(certain=False)),
         wrong("H4", "four answers in every task", four_answers_everywhere),

@@ -128,10 +128,10 @@ PROJECTION_SHARE = counted(
     id="projection-share",
     title="How much of a model is attention",
     statement=(
-        f"With $W_O$, attention has {SHARES['300M'][0].replace('%', ' %')} of the parameters of the 300M model and "
-        f"{SHARES['1.2B'][0].replace('%', ' %')} of those of the 1.2B model; $W_Q,W_K,W_V$ alone have "
-        f"{SHARES['300M'][1].replace('%', ' %')} and {SHARES['1.2B'][1].replace('%', ' %')}. A figure of about "
-        f"{SLIDE.replace('%', ' %')} counts $W_O$, which no variant drops."
+        f"With $W_O$, attention has {SHARES['300M'][0]} of the parameters of the 300M model and "
+        f"{SHARES['1.2B'][0]} of those of the 1.2B model; $W_Q,W_K,W_V$ alone have "
+        f"{SHARES['300M'][1]} and {SHARES['1.2B'][1]}. A figure of about "
+        f"{SLIDE} counts $W_O$, which no variant drops."
     ),
     hypotheses=(
         Hypothesis("H1", "of the whole model", "embeddings and positions are among the parameters"),
