@@ -11,7 +11,7 @@ import pytest
 from qkvtheory import Attention, Heads, energy, gauge, linalg, lossless, similarity, tying, variants
 from qkvtheory.claims.keys_equal_values import CLAIMS, ties
 from qkvtheory.claims.keys_equal_values.common import layer_dimension
-from qkvtheory.claims.keys_equal_values.ties import decided, decided_by_keys
+from qkvtheory.claims.keys_equal_values.small_fields import decided, decided_by_keys
 from qkvtheory.lanes.check import run_lane
 from tests.claims.chapter import test_claim, test_controls, test_mutants  # noqa: F401
 
