@@ -277,8 +277,8 @@ PUBLISHED_TABLES = counted(
         f"it. The cache of QKV at 1.2B and {LONG:,} tokens is {cached('QKV'):,} bytes: the table prints it and its half in MB, the other "
         "rows in MiB, and from these mixed units follow the printed savings and the printed largest ratio of "
         f"{LARGEST_RATIO}, where one unit gives $2H={2 * LANGUAGE['1.2B'].heads}$. Averages of the downstream tasks agree with their "
-        f"cells; guessing gives {float(guessing()):.1f}, and all variants lie within {float(APART)} points of it, so these tasks do not "
-        "rank them. If a part $f$ of the scored tokens is certain, as padding is, a difference of log-perplexities shrinks by $1-f$; with "
+        f"cells; guessing gives {float(guessing()):.1f}, all averages lie within {float(APART)} points of it, and those of QKV and Q-K=V "
+        "differ by less than the interval of a guessing model is wide, so they do not rank the two. If a part $f$ of the scored tokens is certain, as padding is, a difference of log-perplexities shrinks by $1-f$; with "
         f"padding masked the authors find {MASKED_CHANGE} for Q-K=V on another text. In the vision table the printed "
         f"mean of Q-K=V, {VISION_MEAN}, is {float(MEAN_OFF)} above the mean of its cells, more than their rounding allows."
     ),
