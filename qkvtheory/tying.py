@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -184,14 +184,41 @@ def cache_bytes(cache: Stored) -> int:
     return sum(int(a.nbytes) for a in cache)
 
 
+class Projections(Sublayer):
+    """Variants that differ in which roles share a projection. ``roles``: whose W and b serve as queries, keys, values.
+
+    What is shared by keys and values is stored once; queries never are.
+    """
+
+    roles: ClassVar[tuple[str, str, str]]
+
+    def projected(self, x: Any, role: str) -> Any:
+        return affine(x, getattr(self, f"W_{role}"), getattr(self, f"b_{role}"))
+
+    def queries(self, x: Any) -> Any:
+        return self.projected(x, self.roles[0])
+
+    def stored(self, x: Any) -> Stored:
+        return tuple(self.projected(x, role) for role in dict.fromkeys(self.roles[1:]))
+
+    def recalled(self, stored: Stored) -> tuple[Any, Any]:
+        return stored[0], stored[-1]
+
+    def attention(self, n: int) -> Attention:
+        W_Q, W_K, W_V = (getattr(self, f"W_{role}") for role in self.roles)
+        b_Q, b_K, b_V = (getattr(self, f"b_{role}") for role in self.roles)
+        return Attention(self.core.at(n), W_Q, W_K, W_V, self.W_O, b_Q, b_K, b_V, self.b_O)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Separate(Sublayer):
+class Separate(Projections):
     """QKV, and with groups GQA and MQA: keys and values are stored.
 
     W_Q d x p, W_K and W_V d x (kv heads * head width), W_O p x d. Sources: Vaswani and others 2017 (1706.03762);
     Shazeer 2019 (1911.02150); Ainslie and others 2023 (2305.13245).
     """
 
+    roles = ("Q", "K", "V")
     W_Q: Any
     W_K: Any
     W_V: Any
@@ -199,23 +226,9 @@ class Separate(Sublayer):
     b_K: Any = None
     b_V: Any = None
 
-    def queries(self, x: Any) -> Any:
-        return affine(x, self.W_Q, self.b_Q)
-
-    def stored(self, x: Any) -> Stored:
-        return affine(x, self.W_K, self.b_K), affine(x, self.W_V, self.b_V)
-
-    def recalled(self, stored: Stored) -> tuple[Any, Any]:
-        keys, values = stored
-        return keys, values
-
-    def attention(self, n: int) -> Attention:
-        biases = {"b_Q": self.b_Q, "b_K": self.b_K, "b_V": self.b_V, "b_O": self.b_O}
-        return Attention(self.core.at(n), self.W_Q, self.W_K, self.W_V, self.W_O, **biases)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class KeysAreValues(Sublayer):
+class KeysAreValues(Projections):
     """Q-K=V, and with groups Q-GQA and Q-MQA: one array serves as keys and as values, and is stored once.
 
     W_Q d x p, W_Z d x (kv heads * head width), W_O p x d. With ``rotate`` the cache holds the unrotated array: keys are
@@ -223,74 +236,35 @@ class KeysAreValues(Sublayer):
     QV of Zhang 2026 (2603.15665); Keyless Attention, Gao and Xu 2026 (2606.21848).
     """
 
+    roles = ("Q", "Z", "Z")
     W_Q: Any
     W_Z: Any
     b_Q: Any = None
     b_Z: Any = None
 
-    def queries(self, x: Any) -> Any:
-        return affine(x, self.W_Q, self.b_Q)
-
-    def stored(self, x: Any) -> Stored:
-        return (affine(x, self.W_Z, self.b_Z),)
-
-    def recalled(self, stored: Stored) -> tuple[Any, Any]:
-        (z,) = stored
-        return z, z
-
-    def attention(self, n: int) -> Attention:
-        biases = {"b_Q": self.b_Q, "b_K": self.b_Z, "b_V": self.b_Z, "b_O": self.b_O}
-        return Attention(self.core.at(n), self.W_Q, self.W_Z, self.W_Z, self.W_O, **biases)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class QueriesAreKeys(Sublayer):
+class QueriesAreKeys(Projections):
     """Q=K-V: queries are the keys. Keys and values are stored as before: queries never are, so nothing is saved.
 
     W_Z and W_V d x p, W_O p x d. Sources: Kitaev, Kaiser and Levskaya 2020 (2001.04451), with keys made unit vectors;
     Borji 2023 (2305.19129); Kayyam, Madan Gopal and Lewis 2026 (2606.04032).
     """
 
+    roles = ("Z", "Z", "V")
     W_Z: Any
     W_V: Any
     b_Z: Any = None
     b_V: Any = None
 
-    def queries(self, x: Any) -> Any:
-        return affine(x, self.W_Z, self.b_Z)
-
-    def stored(self, x: Any) -> Stored:
-        return affine(x, self.W_Z, self.b_Z), affine(x, self.W_V, self.b_V)
-
-    def recalled(self, stored: Stored) -> tuple[Any, Any]:
-        keys, values = stored
-        return keys, values
-
-    def attention(self, n: int) -> Attention:
-        biases = {"b_Q": self.b_Z, "b_K": self.b_Z, "b_V": self.b_V, "b_O": self.b_O}
-        return Attention(self.core.at(n), self.W_Z, self.W_Z, self.W_V, self.W_O, **biases)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AllEqual(Sublayer):
+class AllEqual(Projections):
     """Q=K=V: one projection for everything, stored once. W_Z d x p, W_O p x d. Source: 2606.04032."""
 
+    roles = ("Z", "Z", "Z")
     W_Z: Any
     b_Z: Any = None
-
-    def queries(self, x: Any) -> Any:
-        return affine(x, self.W_Z, self.b_Z)
-
-    def stored(self, x: Any) -> Stored:
-        return (affine(x, self.W_Z, self.b_Z),)
-
-    def recalled(self, stored: Stored) -> tuple[Any, Any]:
-        (z,) = stored
-        return z, z
-
-    def attention(self, n: int) -> Attention:
-        biases = {"b_Q": self.b_Z, "b_K": self.b_Z, "b_V": self.b_Z, "b_O": self.b_O}
-        return Attention(self.core.at(n), self.W_Z, self.W_Z, self.W_Z, self.W_O, **biases)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
