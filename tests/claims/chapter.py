@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from qkvtheory.lanes.check import COUNTED
+from dataclasses import replace
+
+import pytest
+
+from qkvtheory.lanes.check import COUNTED, run_lane
 from tests.claims.conftest import LANES
 
 
@@ -28,3 +32,15 @@ def test_mutants(checked):
         mutants = checked.lanes[name].mutants
         assert mutants["survived"] == 0
         assert mutants["killed"] >= bool(checked.claim.constructions), (name, mutants)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # outside their settings controls may overflow
+def test_a_statement_with_a_control_in_its_place_is_red(checked):
+    claim = checked.claim
+    for control in claim.controls:
+        if control.refused or control.sides is None:
+            continue
+        for lane in set(control.lanes) & {"exact", "numeric"} & set(claim.lanes):
+            settings = control.settings or claim.settings
+            wrong = replace(claim, sides=control.sides, special={}, also=None, constructions=(), settings=settings)
+            assert run_lane(wrong, lane).status == "fail", (control.what, lane)

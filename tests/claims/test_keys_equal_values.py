@@ -13,7 +13,12 @@ from qkvtheory.claims.keys_equal_values import CLAIMS, ties
 from qkvtheory.claims.keys_equal_values.common import layer_dimension
 from qkvtheory.claims.keys_equal_values.small_fields import decided, decided_by_keys
 from qkvtheory.lanes.check import run_lane
-from tests.claims.chapter import test_claim, test_controls, test_mutants  # noqa: F401
+from tests.claims.chapter import (  # noqa: F401
+    test_a_statement_with_a_control_in_its_place_is_red,
+    test_claim,
+    test_controls,
+    test_mutants,
+)
 
 CHAPTER = "keys-equal-values"
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -93,24 +98,6 @@ def test_a_damaged_function_of_the_package_turns_its_claims_red(module, name, wr
     assert run_lane(BY_ID[id], lane).status == "pass"
     monkeypatch.setattr(module, name, wrong)
     assert run_lane(BY_ID[id], lane).status == "fail"
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # controls are for the first setting; elsewhere they may overflow
-def test_a_statement_with_a_control_in_its_place_is_red():
-    for claim in CLAIMS:
-        for control in claim.controls:
-            if control.refused or control.sides is None:
-                continue
-            for lane in set(control.lanes) & {"exact", "numeric"} & set(claim.lanes):
-                wrong = replace(
-                    claim,
-                    sides=control.sides,
-                    special={},
-                    also=None,
-                    constructions=(),
-                    settings=control.settings or claim.settings,
-                )
-                assert run_lane(wrong, lane).status == "fail", (claim.id, control.what, lane)
 
 
 # -- what other words of a statement would say wrongly -----------------------------------------------------------------

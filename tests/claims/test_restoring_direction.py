@@ -11,7 +11,12 @@ from qkvtheory import attention, positions, symmetric
 from qkvtheory.claims.restoring_direction import CLAIMS
 from qkvtheory.lanes.check import run_lane
 from qkvtheory.positions import Correction
-from tests.claims.chapter import test_claim, test_controls, test_mutants  # noqa: F401
+from tests.claims.chapter import (  # noqa: F401
+    test_a_statement_with_a_control_in_its_place_is_red,
+    test_claim,
+    test_controls,
+    test_mutants,
+)
 
 CHAPTER = "restoring-direction"
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -100,20 +105,3 @@ def test_a_damaged_function_of_the_package_turns_its_claims_red(home, name, wron
     assert run_lane(BY_ID[id], lane).status == "pass"
     monkeypatch.setattr(home, name, wrong)
     assert run_lane(BY_ID[id], lane).status == "fail"
-
-
-def test_a_statement_with_a_control_in_its_place_is_red():
-    for claim in CLAIMS:
-        for control in claim.controls:
-            if control.refused or control.sides is None:
-                continue
-            for lane in set(control.lanes) & {"exact", "numeric"} & set(claim.lanes):
-                wrong = replace(
-                    claim,
-                    sides=control.sides,
-                    special={},
-                    also=None,
-                    constructions=(),
-                    settings=control.settings or claim.settings,
-                )
-                assert run_lane(wrong, lane).status == "fail", (claim.id, control.what, lane)
