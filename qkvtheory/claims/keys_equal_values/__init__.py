@@ -1,10 +1,11 @@
 """Keys equal to values."""
 
 from qkvtheory.claims.keys_equal_values.downhill import CONVEX_HULL, ENERGY_DESCENT, GRADIENT_MAP
+from qkvtheory.claims.keys_equal_values.forms import KEYLESS_BOUND, NAMES_EQUAL, QVV3
 from qkvtheory.claims.keys_equal_values.freedom import DEPENDENT, HEAD_GAUGE, POSTHOC
 from qkvtheory.claims.keys_equal_values.positions import KV_ROPE
-from qkvtheory.claims.keys_equal_values.relatives import KEYLESS_BOUND, LATENT, QV_KA, QVV3, RECURRENCE
-from qkvtheory.claims.keys_equal_values.ties import DIMENSION_LOST, LOSSLESS, NAMES_EQUAL, SINGLE_HEAD
+from qkvtheory.claims.keys_equal_values.relatives import LATENT, QV_KA, RECURRENCE
+from qkvtheory.claims.keys_equal_values.ties import DIMENSION_LOST, LOSSLESS, SINGLE_HEAD
 
 LEFT_OUT: dict[str, str] = {
     "kv-associative-recall": "what trained networks reach; the page reports it with the authors' numbers",

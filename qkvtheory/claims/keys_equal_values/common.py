@@ -140,3 +140,8 @@ def layer_dimension(d: int, heads: int, width: int, tied: bool = False) -> int:
         return Attention(core, W_Q, W_V if W_K is None else W_K, W_V, W_O)(x)
 
     return redundancy.functional_dimension(run, weights).rank
+
+
+def size_of(name: str, d: int = 12, heads: int = 4, width: int | None = None) -> int:
+    """The number of weights of a layer that was built."""
+    return sum(a.size for a in tying.build(name, d, heads, width).weights().values())

@@ -1,4 +1,4 @@
-"""One projection for keys and values: three names of it, when it costs nothing, and what it costs otherwise."""
+"""One projection for keys and values: when it costs nothing, and what it costs otherwise."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge, linalg, lossless, tying
+from qkvtheory import gauge, linalg, lossless
 from qkvtheory.claims.keys_equal_values.common import (
     CHAPTER,
     KEYLESS,
     OURS,
-    TIED,
     bare,
     beside,
     head_dimension,
@@ -23,98 +22,13 @@ from qkvtheory.claims.keys_equal_values.common import (
     narrow,
     number,
     one_head,
-    plainest,
     rank_of,
-    tied_layer,
+    size_of,
 )
 from qkvtheory.claims.keys_equal_values.small_fields import disagreements, disagreements_of_queries, over_small_fields
 from qkvtheory.claims.model import AtMost, Claim, Control, Hypothesis, Pairs, Source, call
-from qkvtheory.lanes import slow
 from qkvtheory.lanes.settings import Setting
 from qkvtheory.network import Attention
-
-# -- kv-names-equal ----------------------------------------------------------------------------------------------------
-
-
-def three_names(w: Any) -> Pairs:
-    """Q-K=V; QV: softmax(Q V^T) V; keyless: the scores X W_Q W_V^T X^T in the space of the values."""
-    x, W_Q, Z = w.integers("X", "n", "d"), w.integers("W_Q", "d", "h"), w.integers("W_Z", "d", "h")
-    tied = one_head(w, W_Q=W_Q, W_K=Z, W_V=Z)
-    q, v = x @ W_Q, x @ Z
-    qv = w.softmax(q @ v.mT) @ v @ tied.W_O
-    keyless = w.softmax(x @ (W_Q @ Z.mT) @ x.mT) @ (x @ Z) @ tied.W_O
-    return [(call(tied, x), qv), (call(tied, x), keyless)]
-
-
-def three_names_in_numbers(w: Any) -> Pairs:
-    """The package's layer, from a cache and at once, against loops over heads and pairs of tokens."""
-    layer, x = tied_layer(w), w.matrix("X", "n", "d")
-    n, plain = len(x), layer.attention(len(x))
-    first, cache = layer.decode(x[: n // 2])
-    rest, _ = layer.decode(x[n // 2 :], cache)
-    written = slow.attention(Attention(plain.core, layer.W_Q, layer.W_Z, layer.W_Z, layer.W_O), x)
-    return [(plain(x), written), (np.concatenate([first, rest]), written)]
-
-
-def names_counted(_: Any) -> Pairs:
-    """Under every name a layer is built with three square matrices, W_O among them, and stores one vector of a token."""
-    pairs: list[Any] = []
-    for name in ("Q-K=V", "QV", "keyless", "QVV(2)", "K=V"):
-        (stored,) = tying.build(name, 12, 4).stored(np.ones((1, 12)))
-        pairs += [(3 * 12**2, size_of(name)), (12, stored.size)]
-    return pairs
-
-
-def size_of(name: str, d: int = 12, heads: int = 4, width: int | None = None) -> int:
-    """The number of weights of a layer that was built."""
-    return sum(a.size for a in tying.build(name, d, heads, width).weights().values())
-
-
-def keys_are_queries(w: Any) -> Pairs:
-    """What Borji 2023 calls KV: the keys are read as queries, and the values are on their own."""
-    x, Z, W_Q = w.integers("X", "n", "d"), w.integers("W_Z", "d", "h"), w.integers("W_Q", "d", "h")
-    other, core = one_head(w, core=kernel_head(w), W_Q=Z, W_K=Z), kernel_head(w)
-    return [(one_head(w, core=core, W_Q=W_Q, W_K=Z, W_V=Z)(x), other(x))]
-
-
-def two_projections(w: Any) -> Pairs:
-    x, a = w.integers("X", "n", "d"), one_head(w, core=kernel_head(w))
-    return [(a(x), replace(a, W_V=a.W_K)(x))]
-
-
-NAMES_EQUAL = Claim(
-    id="kv-names-equal",
-    rank="remark",
-    chapter=CHAPTER,
-    title="One object, three names",
-    statement=(
-        "Q-K=V, QV and keyless QVV(2) are the same function: $\\operatorname{softmax}(\\alpha QZ^{\\top})Z$ with $Z=XW_Z$. Keyless attention "
-        "writes its scores as $XW_QW_V^{\\top}X^{\\top}$."
-    ),
-    hypotheses=(Hypothesis("H1", "one projection", "keys and values are one projection, $W_K=W_V=W_Z$"),),
-    sources=(
-        TIED,
-        Source("paper", "zhang2026qv", name="QV"),
-        Source("reported", KEYLESS, name="QVV(2)"),
-        Source("code", "kayyam2026three", note="the authors note that keyless attention is their Q-K=V"),
-    ),
-    lanes=("symbolic", "exact", "numeric", "count"),
-    sides=three_names,
-    special={"exact": three_names_in_numbers, "numeric": three_names_in_numbers, "count": names_counted},
-    settings=plainest,
-    deep=True,
-    controls=(
-        Control("H1", "separate keys and values", two_projections),
-        Control("construction", "the other meaning of 'KV': queries equal to keys", keys_are_queries),
-        Control(
-            "construction",
-            "the weights of Q=K-V in the count, with grouped keys",
-            lambda _: [(size_of("Q-GQA-2"), size_of("Q=K-V"))],
-            lanes=("count",),
-        ),
-    ),
-)
-
 
 # -- kv-lossless-iff ---------------------------------------------------------------------------------------------------
 
