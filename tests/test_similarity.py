@@ -88,13 +88,13 @@ def test_principal_angles_are_symmetric_and_blind_to_bases(seed, p, q):
 def test_small_angles_are_accurate():
     """By cosines alone an angle of 1e-9 would come out as 0."""
     line = np.array([[1.0], [0.0]])
-    assert np.isclose(similarity.principal_angles(line, line + np.array([[0.0], [1e-9]]))[0], 1e-9, rtol=1e-6)
+    assert np.isclose(similarity.principal_angles(line, line + np.array([[0.0], [1e-9]]))[0], 1e-9, rtol=1e-6, atol=0)
 
 
 def test_angles_near_a_right_one_are_accurate():
     """By sines alone an angle that misses a right one by 1e-9 would come out as a right one."""
     line, near = np.array([[1.0], [0.0]]), np.array([[1e-9], [1.0]])
-    assert np.isclose(np.pi / 2 - similarity.principal_angles(line, near)[0], 1e-9, rtol=1e-6)
+    assert np.isclose(np.pi / 2 - similarity.principal_angles(line, near)[0], 1e-9, rtol=1e-6, atol=0)
 
 
 def test_tensors_are_refused_by_name():

@@ -19,6 +19,9 @@ A, B, C = (W.matrix(name, "d", "d") for name in "ABC")
     ((A + B).inverse(), "(A + B)^{-1}"), (W.identity("d") @ A, "A"), (W.function("f")(A, B), r"f(A,\, B)"),
     (W.softmax(A @ B.mT), r"\mathrm{softmax}(AB^{\top})"), (W.matrix("W", "d", "p").right_inverse(), "W^{R}"),
     (A + W.matrix("b", "1", "d"), r"A + \mathbf{1}b"),
+    (A.mT.mT, "A"), (A.inverse().mT.mT, "A^{-1}"), (A.mT.inverse().inverse(), r"A^{\top}"),
+    ((A + B).inverse().mT, r"(A + B)^{-\top}"), ((A @ B).mT.mT, "(AB)"),
+    (W.matrix("W", "d", "p").right_inverse().mT, r"(W^{R})^{\top}"),
 ])  # fmt: skip
 def test_latex(expression, latex):
     assert expression.latex() == latex
