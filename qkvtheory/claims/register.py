@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from qkvtheory.claims import (
+    absorbing_skips,
     attention_skip,
+    degrees_of_freedom,
     every_skip,
     keys_equal_values,
     kv_cache,
@@ -15,20 +17,26 @@ from qkvtheory.claims import (
     shared_queries,
     skipless,
     three_products,
+    where_it_stops,
+    your_model,
 )
 from qkvtheory.claims.model import Claim
 
 CHAPTERS: dict[str, Any] = {
     "three-products": three_products,
     "reparametrization": reparametrization,
+    "degrees-of-freedom": degrees_of_freedom,
     "skipless": skipless,
     "attention-skip": attention_skip,
     "every-skip": every_skip,
     "shared-queries": shared_queries,
+    "where-it-stops": where_it_stops,
+    "absorbing-skips": absorbing_skips,
     "queries-equal-keys": queries_equal_keys,
     "restoring-direction": restoring_direction,
     "keys-equal-values": keys_equal_values,
     "kv-cache": kv_cache,
+    "your-model": your_model,
 }
 
 

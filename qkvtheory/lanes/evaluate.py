@@ -67,6 +67,8 @@ def drawn(letter: Letter, world: Hashes) -> np.ndarray:
             if letter.name == "C":
                 return world.centering(rows)
             return left_null_space(value(fact.of, world), world.sizes[rows])
+    if "orthogonal" in letter.facts:
+        return world.orthogonal(letter.name, rows)
     if letter.facts & {"invertible", "full row rank"}:
         attempts = (world.integers(f"{letter.name}{i or ''}", rows, cols) for i in range(100))
         return next(a for a in attempts if regular(a))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkvtheory import HypothesisError, condition
+from qkvtheory.lanes.evaluate import evaluate
 from qkvtheory.lanes.field import P, Residue
 from qkvtheory.lanes.settings import EXACT, FLOAT
 from qkvtheory.lanes.worlds import Floats, Fractions, Hashes, Residues, Words, hashed, power
@@ -45,6 +46,14 @@ def test_invertible_singular_and_annihilator(world):
     z = world.annihilator("Z", "n", column)
     assert close(z @ column, 0 * z @ column)
     assert (z != 0).any()
+
+
+@names
+def test_orthogonal_matrices_move_every_coordinate(world):
+    a = world.orthogonal("O", "d")
+    assert close(a @ a.T, world.identity("d"))
+    assert not close(a, world.identity("d"))
+    assert not close(a @ a, world.identity("d"))
 
 
 @names
@@ -168,3 +177,14 @@ def test_words_declare_what_they_may():
     assert Words().softmax(Words().matrix("S", "n", "n")) @ Words().ones("n") == Words().ones("n")
     bare = Words(apply=frozenset())
     assert bare.softmax(bare.matrix("S", "n", "n"), rows="H1") @ bare.ones("n") != bare.ones("n")
+
+
+def test_an_orthogonal_letter_is_so_under_its_hypothesis_only():
+    o, x = Words().orthogonal("O", "d"), Words().matrix("X", "n", "d")
+    assert x @ o @ o.mT == x
+    unknown = Words(assume=frozenset()).orthogonal("O", "d")
+    assert x @ unknown @ unknown.mT != x
+    kept = Words(apply=frozenset()).orthogonal("O", "d")
+    assert x @ kept @ kept.mT != x
+    value = evaluate(o @ o.mT, Hashes(EXACT[0]))
+    assert (value == Hashes(EXACT[0]).identity("d")).all()

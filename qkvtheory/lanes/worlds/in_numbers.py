@@ -79,6 +79,16 @@ class Exact(Arrays):
     def invertible(self, name: str, size: str, hypothesis: str = "H2") -> np.ndarray:
         return self.full_row_rank(name, size, size)
 
+    def orthogonal(self, name: str, size: str, hypothesis: str = "H1") -> np.ndarray:
+        skew = self.skew(name, size)
+        one = self.identity(size)
+        return (one - skew) @ gauss_jordan(one + skew)  # Cayley: orthogonal for every skew matrix
+
+    def skew(self, name: str, size: str) -> np.ndarray:
+        """A skew matrix S for which I + S has an inverse: always over the fractions, almost always modulo a prime."""
+        draws = (self.integers(f"{name}{attempt or ''}", size, size) for attempt in range(100))
+        return next(a - a.T for a in draws if rank(self.identity(size) + a - a.T) == len(a) and (a != a.T).any())
+
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> np.ndarray:
         make: Any = type(self)
         return of_full_row_rank(make, self.setting, self.seed, name, self.sizes[rows], self.sizes[cols])
@@ -249,6 +259,9 @@ class Floats(Arrays):
 
     def invertible(self, name: str, size: str, hypothesis: str = "H2") -> np.ndarray:
         return self.full_row_rank(name, size, size)
+
+    def orthogonal(self, name: str, size: str, hypothesis: str = "H1") -> np.ndarray:
+        return np.linalg.qr(self.rng(name).normal(size=(self.sizes[size],) * 2))[0]
 
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> np.ndarray:
         """Singular values evenly spaced on a log scale, from 1 to 1/cond, then scaled to the norm of a Gaussian

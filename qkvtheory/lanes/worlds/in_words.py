@@ -32,6 +32,12 @@ class Words(World):
             name, size, size, invertible=declared, formal=declared and not self.holds(hypothesis, self.apply)
         )
 
+    def orthogonal(self, name: str, size: str, hypothesis: str = "H1") -> words.Word:
+        declared = self.holds(hypothesis, self.assume)
+        return words.symbol(
+            name, size, size, orthogonal=declared, formal=declared and not self.holds(hypothesis, self.apply)
+        )
+
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> words.Word:
         declared = self.holds(hypothesis, self.assume)
         return words.symbol(

@@ -36,6 +36,10 @@ class World:
         """A square matrix, invertible because of ``hypothesis``."""
         raise NotImplementedError
 
+    def orthogonal(self, name: str, size: str, hypothesis: str = "H1") -> Any:
+        """A square matrix O with O O^T = I because of ``hypothesis``; never a rotation of one plane only."""
+        raise NotImplementedError
+
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> Any:
         raise NotImplementedError
 

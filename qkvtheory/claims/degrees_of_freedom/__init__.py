@@ -1,0 +1,6 @@
+"""Degrees of freedom"""
+
+from qkvtheory.claims.model import Claim
+
+LEFT_OUT: dict[str, str] = {}
+CLAIMS: tuple[Claim, ...] = ()

@@ -1,0 +1,6 @@
+"""Where it stops"""
+
+from qkvtheory.claims.model import Claim
+
+LEFT_OUT: dict[str, str] = {}
+CLAIMS: tuple[Claim, ...] = ()

@@ -1,0 +1,1 @@
+"""What a norm leaves of the eliminations: bases that are rotations."""
