@@ -18,9 +18,10 @@ from qkvtheory.attention import Heads, causal, prefix, sliding_window
 from qkvtheory.gauge import change_basis, rebase, reparametrize
 from qkvtheory.linalg import ConditionWarning, HypothesisError, condition, inverse, right_inverse
 from qkvtheory.network import MLP, Attention, Block, Network
+from qkvtheory.norms import LayerNorm, RMSNorm
 from qkvtheory.stacks import conjugate, eliminate, eliminate_queries, explain
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "MLP",
     "Attention",
@@ -28,7 +29,9 @@ __all__ = [
     "ConditionWarning",
     "Heads",
     "HypothesisError",
+    "LayerNorm",
     "Network",
+    "RMSNorm",
     "causal",
     "change_basis",
     "condition",

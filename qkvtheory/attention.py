@@ -206,5 +206,11 @@ def like(a: Any, z: Any) -> Any:
     if a is None or z.dtype == object:
         return a
     xp = array_namespace(z)
-    a = xp.asarray(a, device=device(z))
+    if library(a) != library(z) or device(a) != device(z):  # what fits is taken as it is, with its gradient
+        a = xp.asarray(a, device=device(z))
     return xp.astype(a, z.dtype) if xp.isdtype(a.dtype, "real floating") else a
+
+
+def library(a: Any) -> str:
+    """The package that an array, or a subclass of one, comes from."""
+    return type(a).__module__.partition(".")[0]

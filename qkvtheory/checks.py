@@ -60,8 +60,7 @@ def check_block(block: Block, **bases: Any) -> None:
         norms.append(("cross-attention", block.attention_norm, middle))
     norms.append(("the MLP", block.mlp_norm, enter if block.parallel else middle))
     for what, norm, basis in norms:
-        if norm is not None and basis is not None:
-            raise HypothesisError("no norm", f"a norm stands before {what}, and it sees the lengths of another basis")
+        past_norm(what, norm, basis)
     after, before = ("leave", "enter") if block.parallel else ("middle", "middle")
     for name, basis in given.items():
         square(name, basis)
@@ -72,6 +71,22 @@ def check_block(block: Block, **bases: Any) -> None:
     ):
         if a is not None and b is not None:
             fits(first, a, second, b)
+
+
+def past_norm(what: str, norm: Any, basis: Any) -> None:
+    """Refuse a basis that a norm does not let through. A norm that is just some function lets none through.
+
+    ``norms.RMSNorm`` and ``norms.LayerNorm`` say what they forbid, and what to do about it.
+    """
+    if norm is None or basis is None:
+        return
+    forbids = getattr(norm, "forbids", None)
+    if forbids is None:
+        why = "it sees the lengths of another basis; give it as norms.RMSNorm or norms.LayerNorm to rotate past it"
+        raise HypothesisError("no norm", f"a norm stands before {what}, and {why}")
+    refusal = forbids(basis)
+    if refusal is not None:
+        raise HypothesisError("no norm", f"a norm stands before {what}, and {refusal[1]}")
 
 
 def of(kind: type, part: Any, name: str) -> None:

@@ -141,12 +141,20 @@ def orthogonal(a: Any) -> bool:
     if a.shape[0] != a.shape[1]:
         return False
     if symbolic(a):
-        return bool(a @ a.mT == identity(a.shape[0], a))
+        return inverse_is_transpose(a)
     gap = a @ a.mT - identity(a.shape[0], a)
     if a.dtype == object:
         return not (gap != 0).any()
     xp = array_namespace(a)
     return scalar(xp.max(xp.abs(gap))) <= 8 * a.shape[0] * float(xp.finfo(a.dtype).eps)
+
+
+def inverse_is_transpose(a: Any) -> bool:
+    """Of a word; also where the letters are formal, so that nothing cancels."""
+    try:
+        return bool(a.inverse() == a.mT)
+    except HypothesisError:
+        return False
 
 
 def symbolic(a: Any) -> bool:

@@ -115,8 +115,8 @@ class Network:
     """tokens E (+ P), the blocks in order, then the readout. ``tokens`` is n x v, one row per token (one-hot, or
     any rows).
 
-    ``readout`` None ties it to the embedding: D = E^T. ``norm`` is the norm before the readout. ``memory`` is what the
-    cross-attention sublayers read, where there are any.
+    ``readout`` None ties it to the embedding: D = E^T. ``norm`` is the norm before the readout, ``readout_bias`` a row
+    added after it. ``memory`` is what the cross-attention sublayers read, where there are any.
     """
 
     embedding: Any
@@ -124,10 +124,11 @@ class Network:
     readout: Any = None
     positions: Any = None
     norm: Callable[[Any], Any] | None = None
+    readout_bias: Any = None
 
     def __call__(self, tokens: Any, memory: Any = None) -> Any:
         x = normed(self.norm, self.stream(tokens, memory))
-        return x @ (self.embedding.mT if self.readout is None else self.readout)
+        return affine(x, self.embedding.mT if self.readout is None else self.readout, self.readout_bias)
 
     def stream(self, tokens: Any, memory: Any = None) -> Any:
         """The hidden state after the last block, before norm and readout."""

@@ -16,10 +16,11 @@ from operator import index
 from typing import Any
 
 from qkvtheory import gauge
-from qkvtheory.checks import check_block, fits, of, of_network, sound, square
+from qkvtheory.checks import check_block, fits, of, of_network, past_norm, sound, square
 from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import identity, orthogonal, symbolic
 from qkvtheory.network import MLP, Attention, Block, Network
+from qkvtheory.norms import LayerNorm, RMSNorm
 from qkvtheory.words import Word, symbol
 
 
@@ -111,10 +112,10 @@ def read_out(network: Network, first: Any, last: Any, invert: Callable[[Any, str
 
 
 def check_ends(network: Network, first: Any, last: Any) -> None:
-    """Embedding, positions and readout fit the bases at the two ends, and no norm stands before the readout."""
+    """Embedding, positions and readout fit the bases at the two ends, and no norm before the readout forbids them."""
     ends = {"embedding": network.embedding, "positions": network.positions, "readout": network.readout}
     given = {name: m for name, m in {**ends, "first basis": first, "last basis": last}.items() if m is not None}
-    sound(given, {})
+    sound(given, {} if network.readout_bias is None else {"readout_bias": network.readout_bias})
     for name in ("first basis", "last basis"):
         if name in given:
             square(name, given[name])
@@ -125,8 +126,7 @@ def check_ends(network: Network, first: Any, last: Any) -> None:
         fits("the basis at the readout", last, "readout", given["readout"])
     if network.blocks and "readout" in given:
         fits("W_down of the last block", network.blocks[-1].mlp.W_down, "readout", given["readout"])
-    if network.norm is not None and last is not None:
-        raise HypothesisError("no norm", "a norm stands before the readout, and it sees the lengths of another basis")
+    past_norm("the readout", network.norm, last)
 
 
 def conjugate(network: Network, theta: Any, memory: Any = None) -> Network:
@@ -286,6 +286,36 @@ def merged_output(block: Block) -> Block:
     return replace(block, attention=attention, mlp=replace(mlp, W_up=W_up, b_up=b_up))
 
 
+def learned_skips(network: Network, around: str = "mlp") -> Network:
+    """Identity skips written out as learned linear skips x I + ...: the same function, and skips that may now change.
+
+    ``around``: "attention", "mlp" or "both"; a parallel block has only the skip around "attention". A learned skip
+    joins nothing, so ``eliminate`` then finds a basis for every state: with both skips, and those around the MLPs
+    written out, every W_Q becomes I and each skip W_Q^-1 times the W_Q of the next layer (claim basis-skip-repair).
+    ``remove_learned_skips`` is the way back. Raises ValueError for another ``around``. Source: ours.
+
+    >>> import numpy as np
+    >>> from qkvtheory import MLP, Attention, Block, Heads, Network
+    >>> rng = np.random.default_rng(0)
+    >>> attention = Attention(Heads(2), *rng.normal(size=(4, 4, 4)))
+    >>> block = Block(attention, MLP(np.tanh, *rng.normal(size=(2, 4, 4))), attention_skip=True, mlp_skip=True)
+    >>> old = Network(rng.normal(size=(7, 4)), [block], rng.normal(size=(4, 7)))
+    >>> new = eliminate(learned_skips(old))
+    >>> bool(np.allclose(new.blocks[0].mlp_skip, np.linalg.inv(attention.W_Q)))
+    True
+    """
+    of_network(network)
+    names = {"attention": ("attention_skip",), "mlp": ("mlp_skip",), "both": tuple(SKIPS)}
+    if around not in names:
+        raise ValueError(f"around must be 'attention', 'mlp' or 'both', not {around!r}")
+    return replace(network, blocks=[with_learned_skips(block, names[around]) for block in network.blocks])
+
+
+def with_learned_skips(block: Block, names: Iterable[str]) -> Block:
+    one = identity(block.attention.W_Q.shape[0], block.attention.W_Q)
+    return replace(block, **{name: one for name in names if getattr(block, name) is True})
+
+
 def remove_learned_skips(network: Network) -> Network:
     """Learned linear skips x A + ... become identity skips, and the function stays. Every A must be invertible.
 
@@ -334,9 +364,10 @@ def explain(construction: Callable[[Network], Network], network: Network) -> lis
     """What ``construction`` does to each weight of ``network``: the construction itself, run on letters.
 
     Weights that are one array in the network are one letter, so sharing is seen (equal copies are two letters); square
-    ones count as invertible, but for d = 1, where they look like rows, and none counts as orthogonal. Weights that stay
-    as they are are left out. Raises whatever the construction raises on these letters: a hypothesis about skips, norms,
-    ties and shapes fails here as it does on the numbers. Raises TypeError for a construction that returns no Network.
+    ones count as invertible, but for d = 1, where they look like rows, none counts as orthogonal, and gains of norms
+    are diagonal. Weights that stay as they are are left out. Raises whatever the construction raises on these letters:
+    a hypothesis about skips, norms, ties and shapes fails here as it does on the numbers. Raises TypeError for a
+    construction that returns no Network.
 
     >>> import numpy as np
     >>> from qkvtheory import MLP, Attention, Block, Heads, Network
@@ -378,15 +409,29 @@ def in_letters(network: Network) -> Network:
             value = getattr(layer, f.name)
             if isinstance(value, Attention | MLP):
                 changes[f.name] = lettered(value, tag, "cross " if f.name == "cross" else "")
+            elif f.name in NORMS:
+                changes[f.name] = norm_in_letters(value, NORMS[f.name] + tag)
             elif f.name.startswith(("W_", "b_")) or f.name in SKIPS:
                 changes[f.name] = letter(value, prefix + SKIPS.get(f.name, f.name) + tag)
         return replace(layer, **changes)
 
-    ends = {name: letter(getattr(network, name), short) for name, short in ENDS.items()}
+    def norm_in_letters(norm: Any, tag: str) -> Any:
+        if not isinstance(norm, RMSNorm | LayerNorm):
+            return norm
+        gain = norm.gain
+        if gain is not None and not symbolic(gain):
+            size = str(gain.shape[-1])
+            gain = letters.setdefault(id(gain), symbol("Gamma" + tag, size, size, diagonal=True))
+        bias = {"bias": letter(norm.bias, "c" + tag)} if isinstance(norm, LayerNorm) else {}
+        return replace(norm, gain=gain, **bias)
+
+    ends: dict[str, Any] = {name: letter(getattr(network, name), short) for name, short in ENDS.items()}
+    ends["norm"] = norm_in_letters(network.norm, "")
     return replace(network, blocks=[lettered(block, f"^{i}") for i, block in enumerate(network.blocks)], **ends)
 
 
-ENDS = {"embedding": "E", "positions": "P", "readout": "D"}
+ENDS = {"embedding": "E", "positions": "P", "readout": "D", "readout_bias": "b_D"}
+NORMS = {"attention_norm": "_1", "mlp_norm": "_2"}
 SKIPS = {"attention_skip": "A", "mlp_skip": "B"}
 
 

@@ -165,7 +165,7 @@ def latex_name(name: str, exponent: str = "") -> str:
     """LaTeX for a letter: ``W_Q^1`` has a superscript, ``Theta`` is Greek, longer names are upright."""
     stem, _, upper = name.partition("^")
     stem, _, lower = stem.partition("_")
-    if stem in GREEK or stem in {"exp", "phi"}:
+    if stem in GREEK or stem in {"exp", "phi", "rho", "gamma"}:
         stem = "\\" + stem
     elif len(stem) > 1:
         stem = rf"\mathrm{{{stem}}}"

@@ -359,6 +359,45 @@ def test_a_tied_readout_follows_an_orthogonal_basis(rng):
             stacks.carry(replace(old, blocks=[block(rng, T0)] * 2), bases)
 
 
+# -- identity skips written out ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_every_query_goes_once_the_skips_around_the_mlps_are_learned(layers, rng):
+    old, t = network(rng, *[T2] * layers), tokens(rng)
+    written = stacks.learned_skips(old)
+    new = stacks.eliminate(written)
+    back = stacks.remove_learned_skips(new)
+    assert all(is_identity(b.mlp_skip) and b.attention_skip is True for b in written.blocks)
+    assert all(is_identity(b.attention.W_Q) and b.attention_skip is True for b in new.blocks)
+    assert all(error(n(t), old(t)) < CLOSE for n in (written, new, back))
+    assert all(b.mlp_skip is True for b in back.blocks)
+    assert error(back.embedding, old.embedding) < CLOSE, "the way back leads to the old weights"
+
+
+@pytest.mark.parametrize(("around", "bases"), [("attention", 3), ("mlp", 3), ("both", 5)])
+def test_which_skips_are_written_out(around, bases, rng):
+    old = network(rng, T2, T2)
+    assert stacks.free_bases(old) == 1
+    assert stacks.free_bases(stacks.learned_skips(old, around)) == bases
+
+
+def test_what_is_no_identity_skip_stays(rng):
+    learned = basis(rng)
+    old = network(rng, T0, (learned, learned))
+    new = stacks.learned_skips(old, "both")
+    assert [(b.attention_skip, b.mlp_skip) for b in new.blocks] == [T0, (learned, learned)]
+    parallel = network(rng, (True, False), parallel=True)
+    assert is_identity(stacks.learned_skips(parallel, "attention").blocks[0].attention_skip)
+
+
+def test_only_known_skips_are_written_out(rng):
+    with pytest.raises(ValueError, match="'attention', 'mlp' or 'both', not 'MLP'"):
+        stacks.learned_skips(network(rng, T2), "MLP")
+    with pytest.raises(TypeError):
+        stacks.learned_skips(network(rng, T2).blocks[0])
+
+
 # -- learned skips and merged outputs ----------------------------------------------------------------------------------
 
 
