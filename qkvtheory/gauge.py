@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
-from qkvtheory.attention import Heads, like
-from qkvtheory.checks import check, check_block, fits, of, of_block, one_stream, sound, square
+from qkvtheory.attention import Heads, like, softmax
+from qkvtheory.checks import beside, check, check_block, fits, of, of_block, one_stream, sound, square
 from qkvtheory.errors import HypothesisError
 from qkvtheory.linalg import (
     complete_basis,
@@ -31,6 +31,7 @@ from qkvtheory.linalg import (
     symbolic,
 )
 from qkvtheory.network import MLP, Attention, Block
+from qkvtheory.positions import Rope
 
 
 def reads(back: Any, *weights: Any) -> tuple[Any, ...]:
@@ -291,14 +292,15 @@ def carried(write: Any, basis: Any) -> Any:
 def turn_heads(attention: Attention, keys: Any = None, values: Any = None) -> Attention:
     """The same sublayer in other bases inside the heads: W_Q G, W_K G^-T, W_V J, J^-1 W_O, with their biases.
 
-    ``keys`` (G) is p x p, ``values`` (J) as wide as W_V; both invertible, and for several heads they hold one square
-    block for each on the diagonal (claim head-gauge). None leaves that pair alone. As many key/value heads as query
-    heads; for G no RoPE and no QK-norm. A core other than ``Heads`` cannot be looked into: whoever passes one vouches
-    for blocks that fit it.
+    ``keys`` (G) is as wide as W_K, ``values`` (J) as W_V; both invertible, and for several heads they hold one square
+    block for each key/value head on the diagonal (claim head-gauge). Query heads that share a key/value head turn with
+    it (claim gqa-gauge). None leaves that pair alone. For G no QK-norm; with RoPE (``positions.Rope``) every block must
+    commute with every rotation: in each plane it is a multiple of a rotation (claim rope-commutant). A core other than
+    ``Heads`` cannot be looked into: whoever passes one vouches for blocks that fit it.
 
-    Raises HypothesisError naming what fails ("same head spaces", "bare scores", "multi-head attention", "invertible",
-    "square", "shapes agree"). Sources: Wang and Wang 2025; Tran and others 2025 (2410.04209); van Nierop 2024
-    (2412.14543).
+    Raises HypothesisError naming what fails ("same head spaces", "bare scores", "multi-head attention": a block for
+    each query head where they share keys; "invertible", "square", "shapes agree"). Sources: Wang and Wang 2025; Tran
+    and others 2025 (2410.04209); van Nierop 2024 (2412.14543).
 
     >>> import numpy as np
     >>> a = Attention(Heads(1), *np.eye(2)[None].repeat(4, 0))
@@ -309,24 +311,199 @@ def turn_heads(attention: Attention, keys: Any = None, values: Any = None) -> At
     core, bases = attention.core, {"keys": keys, "values": values}
     given = {name: basis for name, basis in bases.items() if basis is not None}
     sound({"W_Q": attention.W_Q, **given}, {})
-    if isinstance(core, Heads) and core.kv_heads != core.heads:
-        raise HypothesisError("multi-head attention", "query heads that share a key head can only turn together")
-    if keys is not None and isinstance(core, Heads) and (core.rotate or core.norm_q or core.norm_k):
-        raise HypothesisError("bare scores", "RoPE or QK-norm stands between the head's basis and its scores")
+    if keys is not None and isinstance(core, Heads) and (core.norm_q or core.norm_k):
+        raise HypothesisError("bare scores", "QK-norm stands between the head's basis and its scores")
     for name, weight in (("keys", attention.W_K), ("values", attention.W_V)):
         if bases[name] is None:
             continue
         square(name, bases[name])
+        if isinstance(core, Heads) and weight.shape[1] != bases[name].shape[0] == core.width(weight.shape[1]):
+            raise HypothesisError(
+                "multi-head attention",
+                f"query heads that share a key head can only turn together: {name} has one block for each of the "
+                f"{core.kv_heads} key/value heads, so it is {weight.shape[1]} x {weight.shape[1]}",
+            )
         fits("W_" + name[0].upper(), weight, name, bases[name])
         if isinstance(core, Heads) and not symbolic(bases[name]):
             mixed = f"{name} mixes the coordinates of different heads; it must be one block for each on the diagonal"
-            check_blocks(bases[name], core.heads, bases[name], mixed)
-    W_Q, b_Q = carried(attention.W_Q, keys), carried(attention.b_Q, keys)
+            check_blocks(bases[name], core.kv_heads, bases[name], mixed)
+    if keys is not None and isinstance(core, Heads) and core.rotate:
+        check_rotation(core.rotate, keys, core.kv_heads)
+    for_queries = over_groups(keys, core)
+    W_Q, b_Q = carried(attention.W_Q, for_queries), carried(attention.b_Q, for_queries)
     against = None if keys is None else inverse(keys, "keys").mT
     W_K, b_K = carried(attention.W_K, against), carried(attention.b_K, against)
     W_V, b_V = carried(attention.W_V, values), carried(attention.b_V, values)
-    (W_O,) = reads(None if values is None else inverse(values, "values"), attention.W_O)
+    (W_O,) = reads(None if values is None else over_groups(inverse(values, "values"), core), attention.W_O)
     return replace(attention, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, b_Q=b_Q, b_K=b_K, b_V=b_V)
+
+
+def over_groups(basis: Any, core: Any) -> Any:
+    """One block for each query head, on the diagonal: that of its key/value head."""
+    if basis is None or not isinstance(core, Heads) or core.kv_heads == core.heads:
+        return basis
+    at, head = places(core, basis.shape[0])
+    xp = array_namespace(basis)
+    at, own = (xp.asarray(a, device=device(basis)) for a in (at, head[:, None] == head))
+    whole = xp.take(xp.take(basis, at, axis=0), at, axis=1)
+    return xp.where(own, whole, 0 * whole)
+
+
+def places(core: Heads, keys: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every column of the query heads: the column of the key/value head it meets, and the number of its head."""
+    width = keys // core.kv_heads
+    head, column = np.divmod(np.arange(core.heads * width), width)
+    return head * core.kv_heads // core.heads * width + column, head
+
+
+def check_rotation(rotate: Any, keys: Any, heads: int) -> None:
+    """Refuse a block that does not commute with every rotation of the table (for floats: by more than rounding)."""
+    if not isinstance(rotate, Rope):
+        raise HypothesisError("bare scores", "positions without a table stand between the head's basis and its scores")
+    xp, width = array_namespace(keys), keys.shape[0] // heads
+
+    def rotated(a: Any) -> Any:
+        """a R_t for every row of the table; a Rope turns token t by R_t."""
+        return rotate(xp.stack([a] * len(rotate.cos), axis=1))
+
+    turns = rotated(identity(width, keys))
+    for start in range(0, keys.shape[0], width):
+        block = keys[start : start + width, start : start + width]
+        gap = rotated(block) - turns @ block
+        if (gap != 0).any() if keys.dtype == object else largest(gap) > rounding(keys) * largest(keys):
+            raise HypothesisError(
+                "bare scores",
+                "RoPE stands between the head's basis and its scores, and keys does not commute with it; a multiple of "
+                "a rotation in each plane does (claim rope-commutant)",
+            )
+
+
+def shift_biases(attention: Attention, keys: Any = None, values: Any = None) -> Attention:
+    """The same sublayer with ``keys`` added to b_K, and ``values`` to b_V and their image taken from b_O.
+
+    Both are rows, as wide as W_K and W_V; None adds nothing, and a bias that is missing counts as zero. Softmax ignores
+    what a key bias adds to the scores of a row (claim key-bias-invisible), and its rows sum to one (claim value-bias-
+    folds). A core other than ``Heads`` cannot be looked into: whoever passes one vouches for both, and for as many
+    value heads as query heads. Raises HypothesisError "bare scores" for keys beside RoPE, QK-norm, soft-capping, a 2D
+    correction or another row pattern than softmax; "shapes agree".
+
+    >>> import numpy as np
+    >>> a = Attention(Heads(1), *np.eye(2)[None].repeat(4, 0))
+    >>> shift_biases(a, values=np.array([[1.0, 2.0]])).b_O.tolist()
+    [[-1.0, -2.0]]
+    """
+    check(attention)
+    core = attention.core
+    rows = {name: row for name, row in (("keys", keys), ("values", values)) if row is not None}
+    sound({"W_Q": attention.W_Q}, rows)
+    for name, row in rows.items():
+        weight = "W_" + name[0].upper()
+        beside(name, row, weight, getattr(attention, weight))
+    acts = isinstance(core, Heads) and (core.rotate or core.norm_q or core.norm_k or core.softcap or core.correction)
+    if keys is not None and isinstance(core, Heads) and (acts or core.pattern is not softmax):
+        raise HypothesisError("bare scores", "a key bias is invisible only to a softmax of bare scores")
+    b_K, b_V, b_O = added(attention.b_K, keys), added(attention.b_V, values), attention.b_O
+    if values is not None:
+        b_O = added(b_O, -1 * (in_query_heads(values, core) @ attention.W_O))
+    return replace(attention, b_K=b_K, b_V=b_V, b_O=b_O)
+
+
+def in_query_heads(row: Any, core: Any) -> Any:
+    """A row of the key/value heads as every query head meets it."""
+    if not isinstance(core, Heads) or core.kv_heads == core.heads:
+        return row
+    xp = array_namespace(row)
+    return xp.take(row, xp.asarray(places(core, row.shape[-1])[0], device=device(row)), axis=-1)
+
+
+def added(bias: Any, more: Any) -> Any:
+    """A bias that is None is zero, and so is what is added."""
+    if bias is None or more is None:
+        return more if bias is None else bias
+    return bias + more
+
+
+def translate(block: Block, enter: Any = None, leave: Any = None, middle: Any = None) -> Block:
+    """The block that reads x + enter where ``block`` read x, and writes z + leave where it wrote z: its biases move.
+
+    ``enter``, ``leave`` and ``middle`` (for the state between attention and MLP) are rows of width d, added to every
+    token; None adds nothing. Unlike bases they may differ on the two sides of a skip (claim bias-gauge):
+
+        reads lose the image of the shift, b - c W; writes gain the difference, b + c' - c (with a skip A: b + c' - c A)
+
+    Biases that are missing are made. Raises HypothesisError "no norm" where a norm reads a shifted state, "no cross-
+    attention", "shapes agree"; ValueError for a ``middle`` that a parallel block does not have. Source of the freedom:
+    M. Karbevski, note on skip connections as gauge fixes, 2026.
+
+    >>> import numpy as np
+    >>> attention = Attention(Heads(1), *np.eye(2)[None].repeat(4, 0))
+    >>> block = Block(attention, MLP(np.tanh, np.eye(2), np.eye(2)))
+    >>> translate(block, enter=np.array([[1.0, 2.0]])).attention.b_Q.tolist()
+    [[-1.0, -2.0]]
+    """
+    of_block(block)
+    check_block(block, enter=None, middle=None, leave=None, memory=None)
+    a, mlp = block.attention, block.mlp
+    rows = {name: c for name, c in (("enter", enter), ("middle", middle), ("leave", leave)) if c is not None}
+    sound({"W_up": mlp.W_up}, rows)
+    for name, row in rows.items():
+        beside(name, row, "W_down", mlp.W_down)
+    if block.cross is not None:
+        raise HypothesisError("no cross-attention", "the state that cross-attention reads would need a shift too")
+    if block.parallel and middle is not None:
+        raise ValueError("a parallel block has no state between its sublayers; leave middle None")
+    between, after = (enter, leave) if block.parallel else (middle, middle)
+    for norm, shift in ((block.attention_norm, enter), (block.mlp_norm, between)):
+        if norm is not None and shift is not None:
+            raise HypothesisError("no norm", "a norm reads a state that is shifted, and it sees the shift")
+    reading = {f"b_{c}": added(getattr(a, f"b_{c}"), unread(enter, getattr(a, f"W_{c}"))) for c in "QKV"}
+    writing = added(added(a.b_O, after), unskipped(enter, block.attention_skip))
+    down = mlp.b_down
+    if not block.parallel:
+        down = added(added(down, leave), unskipped(middle, block.mlp_skip))
+    mlp = replace(mlp, b_up=added(mlp.b_up, unread(between, mlp.W_up)), b_down=down)
+    return replace(block, attention=replace(a, **reading, b_O=writing), mlp=mlp)
+
+
+def unread(shift: Any, weight: Any) -> Any:
+    """What a read of the shifted state has too much, to be taken off."""
+    return None if shift is None else -1 * (shift @ weight)
+
+
+def unskipped(shift: Any, skip: Any) -> Any:
+    """What a skip carries of the shift before it, to be taken off."""
+    if shift is None or skip is False:
+        return None
+    return -1 * shift if skip is True else unread(shift, skip)
+
+
+def rescale_units(mlp: MLP, scale: Any, degree: int = 1) -> MLP:
+    """The same MLP with its hidden units on other scales: columns of W_up times c, rows of W_down over c^degree.
+
+    ``scale`` holds one positive number c for each of the m units, shape (m,). For activations with phi(c z) = c^degree
+    phi(z): degree 1 for ReLU, 2 for its square. In a gated MLP (W_up is d x 2m, gate first) the linear half is scaled,
+    whatever the gate's activation (claim activation-gauge). The activation is a function, which cannot be looked into:
+    whoever passes one vouches for it. Raises HypothesisError "positive", "shapes agree".
+
+    >>> import numpy as np
+    >>> relu = lambda z: np.maximum(z, 0)
+    >>> rescale_units(MLP(relu, np.eye(2), np.eye(2)), np.array([2.0, 4.0])).W_down.tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
+    of(MLP, mlp, "the MLP")
+    sound({"W_up": mlp.W_up, "W_down": mlp.W_down}, {"scale": scale})
+    units, wide = mlp.W_down.shape[0], mlp.W_up.shape[1]
+    if scale.shape != (units,) or wide not in (units, 2 * units):
+        raise HypothesisError(
+            "shapes agree",
+            f"scale has shape {tuple(scale.shape)} for {units} hidden units, and W_up is {wide} wide; pass one number "
+            "for each unit, and W_up as wide as the units, or twice (gate first)",
+        )
+    if not bool((scale > 0).all()):
+        raise HypothesisError("positive", "scale has entries that are not positive")
+    reading = scale if wide == units else concat([scale[None] * 0 + 1, scale[None]])[0]
+    b_up = None if mlp.b_up is None else mlp.b_up * reading
+    return replace(mlp, W_up=mlp.W_up * reading, W_down=mlp.W_down / (scale**degree)[:, None], b_up=b_up)
 
 
 def align_heads(attention: Attention, shared: Any) -> Attention:

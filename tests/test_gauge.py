@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkvtheory import (
+    MLP,
     Attention,
+    Block,
     ConditionWarning,
     Heads,
     HypothesisError,
@@ -304,6 +306,229 @@ def test_turns_that_are_refused(core, bases, hypothesis, layer):
     assert refusal.value.hypothesis == hypothesis
 
 
+def grouped(rng, groups, per_group, width, d=6, biased=False, **core):
+    """A sublayer whose query heads share key/value heads, and a generator of bases: a block for each key/value head."""
+    p, k = groups * per_group * width, groups * width
+    W = {name: rng.normal(size=shape) for name, shape in zip("QKVO", ((d, p), (d, k), (d, k), (p, d)), strict=True)}
+    biases = {f"b_{name}": rng.normal(size=(1, w.shape[1])) for name, w in W.items()} if biased else {}
+    a = Attention(Heads(groups * per_group, groups, **core), **{f"W_{name}": w for name, w in W.items()}, **biases)
+
+    def basis():
+        whole = np.zeros((k, k))
+        for at in range(0, k, width):
+            whole[at : at + width, at : at + width] = conditioned(rng, width, 10)
+        return whole
+
+    return a, basis
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 999))
+def test_grouped_heads_turn_together(groups, per_group, width, biased, seed):
+    rng = np.random.default_rng(seed)
+    a, basis = grouped(rng, groups, per_group, width, biased=biased, mask=causal(5))
+    G, J, x = basis(), basis(), rng.normal(size=(5, 6))
+    for bases in ({"keys": G}, {"values": J}, {"keys": G, "values": J}):
+        assert error(gauge.turn_heads(a, **bases)(x), a(x)) < 1e-10
+    new = gauge.turn_heads(a, G, J)
+    assert error(new.W_K @ G.T, a.W_K) < 1e-10
+    for h in range(groups * per_group):
+        of = h // per_group * width
+        block, at = G[of : of + width, of : of + width], slice(h * width, (h + 1) * width)
+        assert error(new.W_Q[:, at], a.W_Q[:, at] @ block) < 1e-12
+
+
+def test_grouped_heads_turn_in_exact_numbers_and_in_torch():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    a, basis = grouped(rng, 2, 2, 2, biased=True)
+    G, x = basis(), rng.normal(size=(5, 6))
+    names = [f"{kind}_{c}" for kind in "Wb" for c in "QKVO"]
+    tensors = replace(a, **{name: torch.tensor(getattr(a, name)) for name in names})
+    new = gauge.turn_heads(tensors, torch.tensor(G), torch.tensor(G))
+    assert error(new(torch.tensor(x)).numpy(), a(x)) < 1e-12
+    whole = np.vectorize(Fraction, otypes=[object])(rng.integers(-3, 4, (4, 4)))
+    exact = Attention(Heads(2, 1, pattern=rational, scale=1), whole + 5, whole[:, :2] + 1, whole[:, 2:], whole + 2)
+    turn, z = np.array([[2, 1], [5, 3]], dtype=object) * Fraction(1), whole[:3] + 1
+    new = gauge.turn_heads(exact, turn, turn.T)
+    assert (new(z) == exact(z)).all() and (new.W_Q != exact.W_Q).any() and (new.W_O != exact.W_O).any()
+
+
+def in_planes(width, planes, layout, rng):
+    """A multiple of a rotation in each rotated plane, anything on the rest."""
+    block = np.zeros((width, width))
+    block[2 * planes :, 2 * planes :] = conditioned(rng, width - 2 * planes, 5) if width > 2 * planes else 0
+    for c in range(planes):
+        i, j = (c, c + planes) if layout == "half" else (2 * c, 2 * c + 1)
+        a, b = rng.uniform(0.5, 2, 2)
+        block[[i, i, j, j], [i, j, i, j]] = [a, b, -b, a]
+    return block
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_rope_lets_keys_turn_in_their_planes(layout, fraction, groups):
+    rng, width = np.random.default_rng(0), 4
+    table = rope(5, width, 100.0, layout, fraction)
+    a, basis = grouped(rng, groups, 2, width, biased=True, rotate=table)
+    G, x = np.zeros((groups * width,) * 2), rng.normal(size=(5, 6))
+    for at in range(0, groups * width, width):
+        G[at : at + width, at : at + width] = in_planes(width, table.cos.shape[1], layout, rng)
+    new = gauge.turn_heads(a, keys=G)
+    assert error(new(x), a(x)) < 1e-12
+    assert error(new.W_K, a.W_K) > 0.1
+    other = {"half": "interleaved", "interleaved": "half"}[layout]
+    wrong = replace(a, core=replace(a.core, rotate=rope(5, width, 100.0, other)))
+    for attention, keys in ((a, basis()), (wrong, G)):
+        with pytest.raises(HypothesisError, match="does not commute") as refusal:
+            gauge.turn_heads(attention, keys=keys)
+        assert refusal.value.hypothesis == "bare scores"
+
+
+def test_positions_without_a_table_let_no_key_turn(layer):
+    with pytest.raises(HypothesisError, match="without a table") as refusal:
+        gauge.turn_heads(layer(core=Heads(2, rotate=lambda z: z)), keys=np.eye(4))
+    assert refusal.value.hypothesis == "bare scores"
+
+
+def test_a_block_for_each_query_head_is_refused_with_the_size_that_would_do():
+    a, _ = grouped(np.random.default_rng(0), 2, 3, 2)
+    with pytest.raises(HypothesisError, match="4 x 4") as refusal:
+        gauge.turn_heads(a, keys=np.eye(12))
+    assert refusal.value.hypothesis == "multi-head attention"
+
+
 def test_a_mixing_basis_is_named(layer):
     with pytest.raises(HypothesisError, match="values mixes the coordinates of different heads"):
         gauge.turn_heads(layer(), values=MIXING)
+
+
+# -- biases, shifts and scales -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 999))
+def test_biases_that_softmax_does_not_see(groups, per_group, biased, seed):
+    rng = np.random.default_rng(seed)
+    a, _ = grouped(rng, groups, per_group, 2, biased=biased, mask=causal(5))
+    keys, values, x = (rng.normal(size=shape) for shape in ((1, 2 * groups), (1, 2 * groups), (5, 6)))
+    for rows in ({"keys": keys}, {"values": values}, {"keys": keys, "values": values}, {}):
+        assert error(gauge.shift_biases(a, **rows)(x), a(x)) < 1e-11
+    new = gauge.shift_biases(a, keys, values)
+    old = [0 * keys if bias is None else bias for bias in (a.b_K, a.b_V)]
+    assert error(new.b_K, old[0] + keys) == 0
+    assert error(new.b_V, old[1] + values) == 0
+
+
+CAPS: dict[str, Any] = {
+    "RoPE": {"rotate": rope(5, 2)},
+    "a norm on the keys": {"norm_k": rms_norm()},
+    "a norm on the queries": {"norm_q": rms_norm()},
+    "soft-capping": {"softcap": 2.0},
+    "another row pattern": {"pattern": rational},
+}
+
+
+@pytest.mark.parametrize("core", CAPS.values(), ids=list(CAPS))
+def test_a_key_bias_that_is_seen_is_not_shifted(core):
+    a, _ = grouped(np.random.default_rng(0), 1, 2, 2, **core)
+    x, row = np.random.default_rng(1).normal(size=(5, 6)), np.ones((1, 2))
+    with pytest.raises(HypothesisError) as refusal:
+        gauge.shift_biases(a, keys=row)
+    assert refusal.value.hypothesis == "bare scores"
+    assert error(gauge.shift_biases(a, values=row)(x), a(x)) < 1e-12
+    if "norm_q" not in core:
+        assert error(replace(a, b_K=row)(x), a(x)) > 1e-4
+
+
+def test_a_shift_of_another_width_is_refused(layer):
+    for rows in ({"keys": np.ones((1, 3))}, {"values": np.ones((2, 4))}):
+        with pytest.raises(HypothesisError) as refusal:
+            gauge.shift_biases(layer(), **rows)
+        assert refusal.value.hypothesis == "shapes agree"
+
+
+LEARNED = np.diag([1.0, 2, 3, 4]) + 0.5
+TRANSLATED: dict[str, Any] = {
+    "no skips": {"attention_skip": False},
+    "a skip around attention": {},
+    "a skip around the MLP": {"attention_skip": False, "mlp_skip": True},
+    "both skips": {"mlp_skip": True},
+    "learned skips": {"attention_skip": LEARNED, "mlp_skip": LEARNED.T},
+    "parallel": {"parallel": True},
+    "parallel without a skip": {"parallel": True, "attention_skip": False},
+}
+
+
+@pytest.mark.parametrize("options", TRANSLATED.values(), ids=list(TRANSLATED))
+@pytest.mark.parametrize("biased", [True, False])
+def test_states_are_translated(options, biased, layer, rng):
+    biases = {f"b_{c}": rng.normal(size=(1, 4)) for c in "QKVO"} if biased else {}
+    rows = {"b_up": rng.normal(size=(1, 5)), "b_down": rng.normal(size=(1, 4))} if biased else {}
+    mlp = MLP(np.tanh, rng.normal(size=(4, 5)), rng.normal(size=(5, 4)), **rows)
+    old, x = Block(layer(**biases), mlp, **options), rng.normal(size=(3, 4))
+    enter, middle, leave = rng.normal(size=(3, 1, 4))
+    between = None if old.parallel else middle
+    for shifts in ((enter, leave, between), (enter, None, None), (None, leave, None), (None, None, between)):
+        before, after = (0 if shift is None else shift for shift in shifts[:2])
+        new = gauge.translate(old, *shifts)
+        assert error(new(x + before), old(x) + after) < 1e-12
+        assert new.attention.W_Q is old.attention.W_Q
+
+
+def test_what_cannot_be_translated(layer):
+    row, mlp = np.ones((1, 4)), MLP(np.tanh, np.ones((4, 5)), np.ones((5, 4)))
+    cases = [
+        ({"attention_norm": rms_norm()}, {"enter": row}, "no norm"),
+        ({"mlp_norm": rms_norm()}, {"middle": row}, "no norm"),
+        ({"mlp_norm": rms_norm(), "parallel": True}, {"enter": row}, "no norm"),
+        ({"cross": layer()}, {"enter": row}, "no cross-attention"),
+        ({}, {"leave": np.ones((1, 3))}, "shapes agree"),
+        ({}, {"enter": row * np.nan}, "finite"),
+        ({}, {"enter": row.astype(np.float32)}, "one kind of number"),
+    ]
+    for options, shifts, hypothesis in cases:
+        with pytest.raises(HypothesisError) as refusal:
+            gauge.translate(Block(layer(), mlp, **options), **shifts)
+        assert refusal.value.hypothesis == hypothesis
+    gauge.translate(Block(layer(), mlp, mlp_norm=rms_norm()), enter=row)  # the norm reads a state that stays
+    with pytest.raises(ValueError, match="no state between"):
+        gauge.translate(Block(layer(), mlp, parallel=True), middle=row)
+
+
+def relu(z):
+    return np.maximum(z, 0)
+
+
+def gelu_gate(z):
+    a, b = np.split(z, 2, axis=1)
+    return a / (1 + np.exp(-a)) * b
+
+
+@pytest.mark.parametrize(("act", "wide", "degree"), [(relu, 5, 1), (lambda z: relu(z) ** 2, 5, 2), (gelu_gate, 10, 1)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_units_are_rescaled(act, wide, degree, biased, rng):
+    old = MLP(act, rng.normal(size=(4, wide)), rng.normal(size=(5, 4)), rng.normal(size=(1, wide)) if biased else None)
+    x, scale = rng.normal(size=(3, 4)), np.array([0.25, 0.5, 1, 3, 7])
+    new = gauge.rescale_units(old, scale, degree)
+    assert error(new(x), old(x)) < 1e-13
+    assert error(new.W_down * scale[:, None] ** degree, old.W_down) < 1e-13
+    assert error(new.W_up, old.W_up) > 0.1
+
+
+def test_scales_that_are_refused(rng):
+    mlp = MLP(relu, rng.normal(size=(4, 5)), rng.normal(size=(5, 4)))
+    cases = [
+        (mlp, np.array([1.0, 2, 3, 4, -1]), "positive"),
+        (mlp, np.array([1.0, 2, 3, 4, 0]), "positive"),
+        (mlp, np.ones(4), "shapes agree"),
+        (mlp, np.ones((5, 1)), "shapes agree"),
+        (replace(mlp, W_up=np.ones((4, 7))), np.ones(5), "shapes agree"),
+        (mlp, np.ones(5, dtype=np.float32), "one kind of number"),
+        (mlp, np.array([1.0, 2, 3, 4, np.inf]), "finite"),
+    ]
+    for given_mlp, scale, hypothesis in cases:
+        with pytest.raises(HypothesisError) as refusal:
+            gauge.rescale_units(given_mlp, scale)
+        assert refusal.value.hypothesis == hypothesis
+    with pytest.raises(TypeError):
+        gauge.rescale_units(None, np.ones(5))  # type: ignore[arg-type]
