@@ -17,7 +17,9 @@ from qkvtheory.lanes.worlds import Hashes, left_null_space
 from qkvtheory.linalg import gauss_jordan, identity, right_inverse
 from qkvtheory.words import Annihilates, Letter, Word
 
-LAYERS = {"MHA", "block", "network"}  # names for what running a layer gave: a definition, not a function of its own
+# Names for what running a layer gave: a definition, not a function of its own.
+LAYERS = {"MHA", "MLP", "block", "dD", "network"}
+HALF = Residue(1) / Residue(2)
 
 
 def evaluate(word: Word, world: Hashes) -> np.ndarray:
@@ -48,9 +50,12 @@ def found(letter: Letter, world: Hashes) -> np.ndarray:
 
 
 def applied(letter: Letter, world: Hashes) -> np.ndarray:
-    """A function at its arguments: the three with laws by name, any other as a hash."""
+    """A function at its arguments: those with laws by name, any other as a hash."""
     arguments = [evaluate(a, world) for a in letter.args]
     laws: dict[str, Any] = {"softmax": world.softmax, "exp": world.exp, "diag": world.diagonal}
+    # activations with a law of their own: a linear odd part, that and degree one, degrees two and three
+    laws |= {"phi_c": lambda z: world.kernel(z) + world.kernel(-z) + z * HALF, "phi_+": lambda z: z * HALF}
+    laws |= {"rho_2": lambda z: z * z, "rho_3": lambda z: z * z * z}
     if "entrywise" in letter.facts:
         laws["phi"] = world.kernel
     function = laws.get(letter.name) or world.function(letter.name, letter.cols, letter.rows)
@@ -68,7 +73,8 @@ def drawn(letter: Letter, world: Hashes) -> np.ndarray:
                 return world.centering(rows)
             return left_null_space(value(fact.of, world), world.sizes[rows])
     if "orthogonal" in letter.facts:
-        return world.orthogonal(letter.name, rows)
+        make = world.fixing_ones if "rows sum to one" in letter.facts else world.orthogonal
+        return make(letter.name, rows)
     if letter.facts & {"invertible", "full row rank"}:
         attempts = (world.integers(f"{letter.name}{i or ''}", rows, cols) for i in range(100))
         return next(a for a in attempts if regular(a))

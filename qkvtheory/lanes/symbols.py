@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qkvtheory import gauge, lossless, network, stacks, tying
+from qkvtheory import absorption, gauge, lossless, network, norms, rotations, stacks, tying
 from qkvtheory.lanes.rocq import atom, rocq
 from qkvtheory.words import Word, opaque, symbol
 
@@ -33,6 +33,7 @@ class Code:
     eliminate: Any = stacks.eliminate
     merge_outputs: Any = stacks.merge_outputs
     remove_learned_skips: Any = stacks.remove_learned_skips
+    learned_skips: Any = stacks.learned_skips
     align_heads: Any = gauge.align_heads
     turn_heads: Any = gauge.turn_heads
     slim: Any = lossless.slim
@@ -43,6 +44,18 @@ class Code:
     Separate: Any = tying.Separate
     Slim: Any = tying.Slim
     Latent: Any = tying.Latent
+    RMSNorm: Any = norms.RMSNorm
+    LayerNorm: Any = norms.LayerNorm
+    fold_gains: Any = norms.fold_gains
+    center: Any = norms.center
+    rotate: Any = rotations.rotate
+    to_triangular: Any = rotations.to_triangular
+    to_block_triangular: Any = rotations.to_block_triangular
+    flip: Any = absorption.flip
+    onto_identity: Any = absorption.onto_identity
+    spare_units: Any = absorption.spare_units
+    spare_units_sharp: Any = absorption.spare_units_sharp
+    eliminate_with_spare_units: Any = absorption.eliminate_with_spare_units
 
 
 # -- the layers of the statements --------------------------------------------------------------------------------------

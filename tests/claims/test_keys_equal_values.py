@@ -8,9 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from qkvtheory import Attention, Heads, energy, gauge, linalg, lossless, similarity, tying, variants
+from qkvtheory import energy, linalg, lossless, tying, variants
 from qkvtheory.claims.keys_equal_values import CLAIMS, ties
-from qkvtheory.claims.keys_equal_values.common import layer_dimension
 from qkvtheory.claims.keys_equal_values.small_fields import decided, decided_by_keys
 from qkvtheory.lanes.check import run_lane
 from tests.claims.chapter import (  # noqa: F401
@@ -24,31 +23,13 @@ CHAPTER = "keys-equal-values"
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
 
-def untransposed(attention, keys=None, values=None):
-    """The keys of a turned sublayer as W_K G^-1."""
-    new = gauge_turn(attention, keys, values)
-    return new if keys is None else replace(new, W_K=attention.W_K @ gauge.inverse(keys))
-
-
 def without_queries(attention, original=lossless.keys_in_values):
     """Keys tied, and queries left as they were."""
     return replace(original(attention), W_Q=attention.W_Q)
 
 
-def in_stretched_heads(attention, theta, original=gauge.change_basis):
-    """A change of the stream's basis that turns the heads too: M and N are right, the keys of a token are not."""
-    return gauge.turn_heads(original(attention, theta), keys=2 * np.eye(attention.W_K.shape[1]))
-
-
-gauge_turn, one = gauge.turn_heads, np.eye(1)
+one = np.eye(1)
 DAMAGE = (  # a module, one of its functions, a wrong one in its place, and a claim that must notice in a lane
-    (gauge, "turn_heads", untransposed, "head-gauge", "exact"),
-    (gauge, "change_basis", lambda attention, theta: attention, "gauge-dependent-numbers", "exact"),
-    (gauge, "change_basis", in_stretched_heads, "gauge-dependent-numbers", "numeric"),
-    (similarity, "cosine", lambda a, b: 0.1, "gauge-dependent-numbers", "numeric"),
-    (similarity, "effective_rank", np.linalg.matrix_rank, "gauge-dependent-numbers", "numeric"),
-    (similarity, "linear_cka", lambda a, b: 0.5, "gauge-dependent-numbers", "numeric"),
-    (similarity, "principal_angles", lambda a, b: (a * b).sum(axis=0), "gauge-dependent-numbers", "numeric"),
     (lossless, "keys_in_values", without_queries, "kv-lossless-iff", "numeric"),
     (lossless, "coefficients", lambda keys, values, head: values.mT @ keys, "kv-single-head-lossless", "exact"),
     (lossless, "same_scale", lambda core, attention: replace(core, scale=0.3), "kv-lossless-iff", "numeric"),
@@ -101,23 +82,6 @@ def test_a_damaged_function_of_the_package_turns_its_claims_red(module, name, wr
 
 
 # -- what other words of a statement would say wrongly -----------------------------------------------------------------
-
-
-def test_more_than_ranks_survives_another_basis_of_the_stream():
-    """So a statement that only the ranks are left would be wrong: M of full rank keeps the eigenvalues of M^-T M."""
-    rng = np.random.default_rng(0)
-    a = Attention(Heads(1), *rng.normal(size=(4, 3, 3)))
-    M, moved = (b.W_Q @ b.W_K.T for b in (a, gauge.change_basis(a, rng.normal(size=(3, 3)))))
-    spectra = [np.sort_complex(np.linalg.eigvals(np.linalg.inv(m.T) @ m)) for m in (M, moved)]
-    np.testing.assert_allclose(*spectra, rtol=1e-9)
-    assert "only the ranks" not in BY_ID["gauge-dependent-numbers"].statement
-
-
-def test_a_head_wider_than_the_stream_has_less_redundancy_than_its_gauge():
-    for d, heads, width in ((2, 1, 3), (3, 1, 4)):
-        assert layer_dimension(d, heads, width) == 2 * heads * d**2 > 4 * d * heads * width - 2 * heads * width**2
-    for d, heads, width in ((2, 2, 2), (3, 2, 2)):  # heads that are wider in all
-        assert layer_dimension(d, heads, width) == 4 * d * heads * width - 2 * heads * width**2
 
 
 def test_the_scores_of_one_token_have_rank_one():

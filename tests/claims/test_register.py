@@ -59,11 +59,13 @@ def test_the_results_a_reader_comes_for_are_theorems():
         "attn-skip-elimination",
         "one-layer-free",
         "shared-wq-elimination",
+        "rmsnorm-orthogonal-only",
         "detailed-balance",
         "pair-bound",
         "projections-left",
         "separable-plus-is-temperature",
         "kv-lossless-iff",
+        "relu-absorption-iff",
     }
 
 

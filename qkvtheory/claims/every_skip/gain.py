@@ -53,8 +53,7 @@ def mlp_block(act: Callable[[Any], Any], wide: int = HIDDEN) -> Layer:
 
 def attention_block() -> Layer:
     """Single-head attention; of the rows, four at a time are a sequence."""
-    sequence = np.arange(INPUTS) // 4
-    core = Heads(1, mask=sequence[:, None] == sequence[None, :], pattern=redundancy.analytic_softmax)
+    core = redundancy.Sequences(Heads(1, pattern=redundancy.analytic_softmax), 4)
     return lambda *weights: Attention(core, *weights), drawn(*[(D, D)] * 4)
 
 

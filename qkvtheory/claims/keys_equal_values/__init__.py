@@ -2,7 +2,7 @@
 
 from qkvtheory.claims.keys_equal_values.downhill import CONVEX_HULL, ENERGY_DESCENT, GRADIENT_MAP
 from qkvtheory.claims.keys_equal_values.forms import KEYLESS_BOUND, NAMES_EQUAL, QVV3
-from qkvtheory.claims.keys_equal_values.freedom import DEPENDENT, HEAD_GAUGE, POSTHOC
+from qkvtheory.claims.keys_equal_values.freedom import POSTHOC
 from qkvtheory.claims.keys_equal_values.positions import KV_ROPE
 from qkvtheory.claims.keys_equal_values.relatives import LATENT, QV_KA, RECURRENCE
 from qkvtheory.claims.keys_equal_values.ties import DIMENSION_LOST, LOSSLESS, SINGLE_HEAD
@@ -11,8 +11,6 @@ LEFT_OUT: dict[str, str] = {
     "kv-associative-recall": "what trained networks reach; the page reports it with the authors' numbers",
 }
 CLAIMS = (
-    HEAD_GAUGE,
-    DEPENDENT,
     NAMES_EQUAL,
     LOSSLESS,
     SINGLE_HEAD,

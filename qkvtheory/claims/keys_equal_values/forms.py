@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 
 from qkvtheory import linalg, tying
+from qkvtheory.claims.degrees_of_freedom.common import (
+    kernel_head,
+    narrow,
+    number,
+    one_head,
+    rank_of,
+)
 from qkvtheory.claims.keys_equal_values.common import (
     CHAPTER,
     KEYLESS,
     OURS,
     TIED,
     beside,
-    kernel_head,
-    narrow,
-    number,
-    one_head,
     plainest,
-    rank_of,
     size_of,
     tied_layer,
 )

@@ -8,12 +8,14 @@ import numpy as np
 
 from qkvtheory import gauge, tying
 from qkvtheory.attention import Heads, merge, repeat, split
+from qkvtheory.claims.degrees_of_freedom.common import (
+    in_words,
+)
 from qkvtheory.claims.keys_equal_values.common import (
     CHAPTER,
     OURS,
     beside,
     causal_heads,
-    in_words,
     plainest,
     tied_layer,
 )

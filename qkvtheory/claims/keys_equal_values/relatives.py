@@ -10,14 +10,16 @@ import numpy as np
 
 from qkvtheory import lossless, tying, variants
 from qkvtheory.attention import Heads, causal
+from qkvtheory.claims.degrees_of_freedom.common import (
+    kernel,
+    number,
+    rank_of,
+)
 from qkvtheory.claims.keys_equal_values.common import (
     CHAPTER,
     beside,
     causal_heads,
-    kernel,
-    number,
     plainest,
-    rank_of,
 )
 from qkvtheory.claims.keys_equal_values.positions import table
 from qkvtheory.claims.model import AtMost, Claim, Control, Hypothesis, Pairs, Source, call

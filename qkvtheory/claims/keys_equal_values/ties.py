@@ -9,13 +9,8 @@ from typing import Any
 import numpy as np
 
 from qkvtheory import gauge, linalg, lossless
-from qkvtheory.claims.keys_equal_values.common import (
-    CHAPTER,
-    KEYLESS,
-    OURS,
+from qkvtheory.claims.degrees_of_freedom.common import (
     bare,
-    beside,
-    head_dimension,
     kernel,
     kernel_head,
     layer_dimension,
@@ -23,6 +18,13 @@ from qkvtheory.claims.keys_equal_values.common import (
     number,
     one_head,
     rank_of,
+)
+from qkvtheory.claims.keys_equal_values.common import (
+    CHAPTER,
+    KEYLESS,
+    OURS,
+    beside,
+    head_dimension,
     size_of,
 )
 from qkvtheory.claims.keys_equal_values.small_fields import disagreements, disagreements_of_queries, over_small_fields

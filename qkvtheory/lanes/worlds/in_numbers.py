@@ -16,7 +16,7 @@ from qkvtheory.attention import base_two, softmax, whole
 from qkvtheory.lanes.field import P, Residue
 from qkvtheory.lanes.settings import Setting
 from qkvtheory.lanes.worlds.world import Comparison, World, check_shapes
-from qkvtheory.linalg import gauss_jordan, identity, rank
+from qkvtheory.linalg import gauss_jordan, identity, inverse, rank
 from qkvtheory.positions import rational_rope, rope
 from qkvtheory.words import Letter
 
@@ -52,6 +52,11 @@ class Arrays(World):
     def centering(self, size: str) -> Any:
         one = self.ones(size)
         return self.identity(size) - one @ one.T / self.sizes[size]
+
+    def fixing_ones(self, name: str, size: str, hypothesis: str = "H1", fixes: str = "H2") -> Any:
+        C, one, draw = self.centering(size), self.identity(size), self.integers(name, size, size)
+        skew = C @ (draw - draw.T) @ C  # it maps the ones to zero, so its Cayley transform fixes them
+        return (one - skew) @ inverse(one + skew)
 
     def rotate(self, z: Any) -> Any:
         table = rope(len(z), z.shape[1]) if self.lane == "numeric" else rational_rope(len(z), z.shape[1] // 2)

@@ -38,6 +38,11 @@ class Words(World):
             name, size, size, orthogonal=declared, formal=declared and not self.holds(hypothesis, self.apply)
         )
 
+    def fixing_ones(self, name: str, size: str, hypothesis: str = "H1", fixes: str = "H2") -> words.Word:
+        facts = {"orthogonal": self.holds(hypothesis, self.assume), "rows_sum_to_one": self.holds(fixes, self.assume)}
+        applied = self.holds(hypothesis, self.apply) and self.holds(fixes, self.apply)
+        return words.symbol(name, size, size, **facts, formal=any(facts.values()) and not applied)
+
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> words.Word:
         declared = self.holds(hypothesis, self.assume)
         return words.symbol(

@@ -40,6 +40,10 @@ class World:
         """A square matrix O with O O^T = I because of ``hypothesis``; never a rotation of one plane only."""
         raise NotImplementedError
 
+    def fixing_ones(self, name: str, size: str, hypothesis: str = "H1", fixes: str = "H2") -> Any:
+        """An orthogonal matrix that maps the all-ones row to itself, because of a second hypothesis."""
+        raise NotImplementedError
+
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> Any:
         raise NotImplementedError
 
