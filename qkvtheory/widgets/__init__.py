@@ -17,9 +17,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qkvtheory.widgets import asymmetry, basis_change, cache, energy, telescope
+from qkvtheory.widgets import asymmetry, basis_change, cache, energy, gauge_counter, telescope
 
-__all__ = ["WIDGETS", "Asymmetry", "BasisChange", "Cache", "Energy", "Telescope", "bundle", "static_html", "styles"]
+__all__ = [
+    "WIDGETS",
+    "Asymmetry",
+    "BasisChange",
+    "Cache",
+    "Energy",
+    "GaugeCounter",
+    "Telescope",
+    "bundle",
+    "static_html",
+    "styles",
+]
 
 FOLDER = Path(__file__).parent
 WIDGETS = {
@@ -28,6 +39,7 @@ WIDGETS = {
     "telescope": telescope,
     "energy": energy,
     "cache": cache,
+    "gauge-counter": gauge_counter,
 }
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./qkv\.mjs";\n', re.MULTILINE)
 

@@ -109,11 +109,23 @@ class Cache(figure("cache")):  # type: ignore[misc]
     """
 
 
+class GaugeCounter(figure("gauge-counter")):  # type: ignore[misc]
+    """Every parameter of a small network as a square: which matter, and which a change of basis turns into 0 or 1.
+
+    Traits: topology ("T0", "TA", "TM", "T2"), norm ("none", "RMSNorm", "LayerNorm"), positions ("additive", "RoPE"),
+    groups ("own", "one"), activation ("GELU", "ReLU", "SwiGLU"), queries ("own", "shared", "identity"), gains, biases,
+    tied (booleans), layers (1 to 3), show ("all" or a part of ``qkvtheory.freedom.PARTS``).
+
+    >>> figure = GaugeCounter(topology="TA")
+    >>> figure.norm = "RMSNorm"
+    """
+
+
 class Telescope(figure("telescope")):  # type: ignore[misc]
     """A stack of three layers: which basis every hidden state carries, and which skip, norm or tie breaks it.
 
     Traits: attention_skip, mlp_skip, norm, tied, shared, singular, norm_repair, tied_repair, singular_repair
-    (booleans), mlp_repair ("none", "linear", "layer 1", "layer 2", "layer 3").
+    (booleans), mlp_repair ("none", "linear", "spare units", "layer 1", "layer 2", "layer 3").
 
     >>> figure = Telescope(mlp_skip=True)
     >>> figure.mlp_repair = "linear"

@@ -7,9 +7,9 @@ import {
 
 const SWITCHES = ["attention_skip", "mlp_skip", "norm", "tied", "shared", "singular"];
 const REPAIRS = ["norm_repair", "tied_repair", "singular_repair"];
-const CHOICES = ["linear", "layer 1", "layer 2", "layer 3"];
+const CHOICES = ["linear", "spare units", "layer 1", "layer 2", "layer 3"];
 const KEYS = [...SWITCHES, "mlp_repair", ...REPAIRS];
-const LAYERS = [0, 1, 2], SIZE = 4, TOLERANCE = 1e-9;
+const LAYERS = [0, 1, 2], SIZE = 4, SPARE = 16, TOLERANCE = 1e-9;
 const PLACES = ["X\u2081", "Y\u2081", "X\u2082", "Y\u2082", "X\u2083", "Y\u2083", "X\u2084", "logits"];
 const one = [[1, 0], [0, 1]];
 
@@ -33,26 +33,28 @@ export function plan(state) {
   const y = LAYERS.map((i) => (state.attention_skip ? x[i] : state.mlp_skip ? x[i + 1] : ""));
   const keys = [...LAYERS.flatMap((i) => [x[i], y[i]]), x[3]];
 
-  const linear = joined && state.mlp_repair === "linear";
-  const skips = LAYERS.map((i) => (linear && y[i] !== x[i + 1] ? "linear" : state.mlp_skip));
+  const repair = LAYERS.map((i) => (joined && y[i] !== x[i + 1] ? state.mlp_repair : "none"));
+  const skips = repair.map((mend) => (mend === "linear" ? mend : state.mlp_skip)), spare = repair.map((mend) => mend === "spare units");
   const form = (i, name) => (x[i] === name ? "I" : x[i] === name + "r" ? "T" : x[i] + name);
   const W_Q = own.map((name, i) => form(i, name)), W_K = LAYERS.map((i) => form(i, "K" + (i + 1)));
   // Stored is nothing for I, three numbers for a triangular matrix, four for any other, and one matrix if it is shared.
   const size = (forms) => forms.reduce((sum, f) => sum + ({ I: 0, T: 3 }[f] ?? SIZE), 0);
   const kept = state.shared ? [...new Set(W_Q)] : W_Q, before = state.shared ? 1 : 3;
-  const saved = SIZE * (before + 3 - count(skips, "linear")) - size(kept) - size(W_K);
+  const saved = SIZE * (before + 3 - count(skips, "linear")) - SPARE * count(spare, true) - size(kept) - size(W_K);
   const left = kept.length - count(kept, "I");
-  return { keys, refused, causes: causes(state, keys, skips), W_Q, W_K, skips, before, left, saved };
+  return { keys, refused, causes: causes(state, keys, skips, spare), W_Q, W_K, skips, spare, before, left, saved };
 }
 
 const count = (list, what) => list.filter((other) => other === what).length;
 
-function causes(state, keys, skips) {
+function causes(state, keys, skips, spare) {
   const found = [];
   for (let place = 1; place < 7; place++) {
     const [before, after] = [keys[place - 1], keys[place]];
     if (state.norm && before && !before.endsWith("r")) found.push(["norm", place]);
-    if (place % 2 === 0 && skips[place / 2 - 1] === true && before !== after) found.push(["mlp_skip", place]);
+    if (place % 2) continue;
+    if (!spare[place / 2 - 1]) { if (skips[place / 2 - 1] === true && before !== after) found.push(["mlp_skip", place]); }
+    else if (state.norm) found.push(["spare", place]); // spare units stand behind the norm, the skip does not
   }
   if (state.tied && (keys[0] !== keys[6] || (keys[0] && !keys[0].endsWith("r")))) found.push(["tied", 7]);
   return found;
@@ -79,21 +81,25 @@ function bases({ layers }, keys) {
 }
 
 // All weights in the bases of the plan, as if there were no skip around the MLP, no norm and no tie; they stay as they are.
-function rewritten(old, state, { keys, W_Q, W_K, skips }) {
+function rewritten(old, state, { keys, W_Q, W_K, skips, spare }) {
   const basis = bases(old, keys), back = basis.map((theta) => theta && inverse(theta));
   const reads = (at, w) => (back[at] ? matmul(back[at], w) : w);
   const writes = (w, at) => (basis[at] ? matmul(w, basis[at]) : w);
   const E = writes(old.E, 0);
   const layers = old.layers.map((w, i) => {
-    const x = 2 * i, y = x + 1, after = x + 2;
+    const x = 2 * i, y = x + 1, after = x + 2, turn = writes(reads(y, one), after), M = subtract(turn, one);
+    const up = reads(y, w.W_up), down = writes(w.W_down, after), minus = (a) => map((s) => -s, a);
     return {
       W_Q: W_Q[i] === "I" ? one : reads(x, w.W_Q), W_K: W_K[i] === "I" ? one : reads(x, w.W_K),
-      W_V: reads(x, w.W_V), W_O: writes(w.W_O, y), W_up: reads(y, w.W_up), W_down: writes(w.W_down, after),
-      skip: skips[i] === "linear" ? writes(reads(y, one), after) : state.mlp_skip,
+      W_V: reads(x, w.W_V), W_O: writes(w.W_O, y), skip: skips[i] === "linear" ? turn : state.mlp_skip,
+      W_up: spare[i] ? up.map((row, j) => [...row, ...one[j], ...minus(one)[j]]) : up, W_down: spare[i] ? [...down, ...M, ...minus(M)] : down,
     };
   });
   return { E, D: state.tied ? transpose(E) : reads(6, old.D), layers };
 }
+
+// Its two sides differ by z: gelu(z) - gelu(-z) = z, which is what spare units need.
+const gelu = (z) => (z / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (z + 0.044715 * z ** 3)));
 
 // The hidden states X_1, Y_1, ..., X_4 and the logits, for the three tokens of the vocabulary.
 function run({ E, D, layers }, state) {
@@ -103,7 +109,7 @@ function run({ E, D, layers }, state) {
     const x = states.at(-1), r = normed(x);
     const z = matmul(attention(matmul(r, w.W_Q), matmul(r, w.W_K), matmul(r, w.W_V)).output, w.W_O);
     const y = state.attention_skip ? add(x, z) : z;
-    const u = matmul(map(Math.tanh, matmul(normed(y), w.W_up)), w.W_down);
+    const u = matmul(map(gelu, matmul(normed(y), w.W_up)), w.W_down);
     states.push(y, w.skip === true ? add(y, u) : w.skip ? add(matmul(y, w.skip), u) : u);
   }
   return [...states, matmul(states.at(-1), D)];
@@ -146,17 +152,18 @@ function broken({ plan: chosen, errors }) {
     norm: `${at} breaks first: lengths change with ${from}, so N(${before}${from}) \u2260 N(${before})${from}.`,
     mlp_skip: `${at} breaks first: the MLP skip brings ${before}${from} where ${before}${to} belongs. `
       + `The error is ${before}(${from || "I"} \u2212 ${to}).`,
+    spare: `${at} breaks first: the spare units read N(${before}), which does not give back ${before}.`,
     tied: "Every equality of the states holds, but the tied readout breaks: "
       + `${before}${from}(E${basis(chosen.keys[0], chosen)})\u1d40 \u2260 ${before}E\u1d40.`,
   }[kind];
-  const names = { norm: "the norm", mlp_skip: "the MLP skip", tied: "the tie" };
+  const names = { norm: "the norm", mlp_skip: "the MLP skip", spare: "the spare units", tied: "the tie" };
   const others = Object.keys(names).filter((other) => other !== kind && chosen.causes.some(([what]) => what === other));
   const also = others.length ? ` T${listed(others.map((other) => names[other])).slice(1)} would break it too.` : "";
   return `${why} The logits are off by ${percent(errors[7])}.${also}`;
 }
 
 function whole(state, chosen) {
-  const said = [], linear = count(chosen.skips, "linear");
+  const said = [], linear = count(chosen.skips, "linear"), spare = count(chosen.spare, true);
   for (const [form, what] of [["I", " = I"], ["T", " is triangular (\u25e5)"]]) {
     for (const name of ["W_Q", "W_K"]) {
       const where = [1, 2, 3].filter((layer) => chosen[name][layer - 1] === form);
@@ -164,6 +171,7 @@ function whole(state, chosen) {
     }
   }
   if (linear) said.push(`The linear skips cost ${SIZE * linear} parameters.`);
+  else if (spare) said.push(`The spare units cost ${SPARE * spare} parameters.`);
   else if (state.attention_skip && state.mlp_skip) said.push("One basis passes every skip.");
   else if (state.mlp_skip) said.push("The MLP skip is harmless: attention already writes in the next basis.");
   if (state.norm) said.push("Rotations keep lengths, so the norms do not notice.");
@@ -199,7 +207,8 @@ export function tiles(state, chosen) {
         : word(x, name, "", chosen) + (form === "T" ? " \u25e5" : "");
     }
     made[`W_O ${i}`] = word("", "W_O", y, chosen);
-    made[`W_up ${i}`] = word(y, "W_up", "", chosen);
+    const spare = ` | ${theta(y, chosen, "\u207b\u00b9")}${theta(after, chosen)} \u2212 I`;
+    made[`W_up ${i}`] = word(y, "W_up", "", chosen) + (chosen.spare[i] ? spare : "");
     made[`W_down ${i}`] = word("", "W_down", after, chosen);
   }
   made.D = !state.tied ? word(keys[6], "D", "", chosen) : keys[0] ? `(${made.E})\u1d40` : `${made.E}\u1d40`;
@@ -220,7 +229,7 @@ export function happens(state, { refused, causes: blamed }) {
   return Object.fromEntries(SWITCHES.map((name) => {
     if (refused) return [name, name === "singular" ? "refused" : ""];
     if (!state[name] || name === "attention_skip" || name === "shared") return [name, ""];
-    const breaks = blamed.some(([what]) => what === name);
+    const breaks = blamed.some(([what]) => what === name || (what === "spare" && name === "mlp_skip"));
     return [name, breaks ? "breaks" : mended[name + "_repair"] ? "repaired" : "harmless"];
   }));
 }
@@ -236,6 +245,7 @@ export function legend(state, chosen) {
     said.push(`${keys.map((key) => theta(key, chosen)).join(", ")} = ${turned}${word("", "W_" + which, "", chosen)} of ${where}`);
   }
   for (const [at, name] of [[0, "\u2081"], [6, "\u2084"]]) if (!chosen.keys[at]) said.push(`<i class="st">\u0398${name}</i> = I`);
+  if (chosen.spare.includes(true)) said.push("after |: what the spare units add");
   return said.join("; ") + ".";
 }
 
@@ -281,11 +291,11 @@ function paint(part, state) {
   return { line: sentence(state, seen), seen };
 }
 
-function sublayer(part, state, { keys, skips, causes: blamed }, place) {
+function sublayer(part, state, { skips, causes: blamed }, place) {
   const arc = part("arc", place), norm = part("norm", place), layer = Math.floor(place / 2);
   const skip = place % 2 ? skips[layer] : state.attention_skip;
   put(arc, "data-skip", skip === "linear" ? skip : skip ? "identity" : "none");
-  put(arc, "data-bad", String(skip === true && keys[place] !== keys[place + 1]));
+  put(arc, "data-bad", String(blamed.some(([what, at]) => (what === "mlp_skip" || what === "spare") && at === place + 1)));
   norm.hidden = !state.norm;
   put(norm, "data-bad", String(blamed.some(([what, at]) => what === "norm" && at === place + 1)));
 }

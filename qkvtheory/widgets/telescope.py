@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from qkvtheory.absorption import spare_units
 from qkvtheory.attention import Heads, rms_norm
 from qkvtheory.network import MLP, Attention, Block, Network, normed, past
+from qkvtheory.redundancy import gelu_tanh
 from qkvtheory.stacks import carry, exactly
 from qkvtheory.widgets.state import State, check_choice, check_flag, complete
 from qkvtheory.widgets.text import listed, num
@@ -33,8 +35,17 @@ DEFAULT: State = {
     "singular_repair": False,
 }
 LAYERS, SIZE = 3, 4  # three layers; every basis is 2 x 2, so d^2 = 4 numbers
-MLP_REPAIRS = ("none", "linear", "layer 1", "layer 2", "layer 3")
+SPARE = 4 * SIZE  # 2d more hidden units of an MLP, each with d weights in and d out
+MLP_REPAIRS = ("none", "linear", "spare units", "layer 1", "layer 2", "layer 3")
 TOLERANCE = 1e-9  # a broken equality is off by a hundredth or more, rounding by 1e-13 at most
+CLAIMS = {  # what each repair rests on; a page links it below the picture
+    "a linear skip": "basis-skip-repair",
+    "spare units": "spare-units",
+    "only rotate": "rms-triangular",
+    "Θ₁ = I": "tied-readout-orthogonal",
+    "take the keys": "eliminate-k-or-v",
+    "refused": "singular-wq-counterexample",
+}
 PLACES = ("X₁", "Y₁", "X₂", "Y₂", "X₃", "Y₃", "X₄", "logits")
 
 # Rows of d = 2 numbers, hidden width 4; no bias. A second W_Q for layer 2 has no inverse: its rows are multiples.
@@ -75,10 +86,10 @@ def check_state(**given: Any) -> State:
     """The full state, with defaults for what was not given, as JSON values.
 
     ``attention_skip``, ``mlp_skip``, ``norm`` (RMSNorm before each sublayer), ``tied`` (readout), ``shared`` (one W_Q
-    in all layers), ``singular`` (W_Q of layer 2): booleans. ``mlp_repair``: "none", "linear" (a linear skip), or
-    "layer 1", "layer 2", "layer 3" (one basis, that of this layer). ``norm_repair`` (rotations only), ``tied_repair``
-    (Theta_1 = I), ``singular_repair`` (W_K instead): booleans. A repair of what is not broken changes nothing. Raises
-    ValueError naming what is wrong.
+    in all layers), ``singular`` (W_Q of layer 2): booleans. ``mlp_repair``: "none", "linear" (a linear skip),
+    "spare units" (2d more in the MLP), or "layer 1", "layer 2", "layer 3" (one basis, that of this layer).
+    ``norm_repair`` (rotations only), ``tied_repair`` (Theta_1 = I), ``singular_repair`` (W_K instead): booleans. A
+    repair of what is not broken changes nothing. Raises ValueError naming what is wrong.
 
     >>> check_state(mlp_skip=True)["mlp_skip"]
     True
@@ -102,7 +113,9 @@ class Plan:
     ``keys``: for X_1, Y_1, ..., X_4 the matrix that is the basis, such as "Q2" (W_Q of layer 2), "K2", "Q2r" (only its
     rotation), "" (I). ``refused``: the layer whose missing inverse stops everything, or 0. ``causes``: (what, place)
     for all that breaks, first things first; place 7 is the logits. ``W_Q``, ``W_K``: what those of each layer become:
-    "I", "T" (triangular) or another matrix. ``before``, ``left``: counts of query matrices; ``saved``: of parameters.
+    "I", "T" (triangular) or another matrix. ``skips``: around each MLP, True, False or "linear"; ``spare``: has the
+    MLP units that carry its skip into the next basis? ``before``, ``left``: counts of query matrices; ``saved``: of
+    parameters.
     """
 
     keys: tuple[str, ...]
@@ -111,6 +124,7 @@ class Plan:
     W_Q: tuple[str, ...]
     W_K: tuple[str, ...]
     skips: tuple[bool | str, ...]
+    spare: tuple[bool, ...]
     before: int
     left: int
     saved: int
@@ -137,14 +151,16 @@ def plan(state: State) -> Plan:
     y = [x[i] if state["attention_skip"] else x[i + 1] if state["mlp_skip"] else "" for i in range(3)]
     keys = (x[0], y[0], x[1], y[1], x[2], y[2], x[3])
 
-    linear = joined and state["mlp_repair"] == "linear"
-    skips = tuple("linear" if linear and y[i] != x[i + 1] else state["mlp_skip"] for i in range(3))
+    repair = tuple(state["mlp_repair"] if joined and y[i] != x[i + 1] else "none" for i in range(3))
+    skips = tuple("linear" if mend == "linear" else state["mlp_skip"] for mend in repair)
+    spare = tuple(mend == "spare units" for mend in repair)
     w_q = tuple(form(key, name) for key, name in zip(x, own, strict=False))
     w_k = tuple(form(x[i], f"K{i + 1}") for i in range(3))
     kept, before = (set(w_q), 1) if state["shared"] else (w_q, 3)
-    saved = SIZE * (before + 3 - skips.count("linear")) - sum(map(stored, (*kept, *w_k)))
+    price = SIZE * skips.count("linear") + SPARE * sum(spare)
+    saved = SIZE * (before + 3) - price - sum(map(stored, (*kept, *w_k)))
     left = sum(what != "I" for what in kept)
-    return Plan(keys, refused, causes(state, keys, skips), w_q, w_k, skips, before, left, saved)
+    return Plan(keys, refused, causes(state, keys, skips, spare), w_q, w_k, skips, spare, before, left, saved)
 
 
 def form(key: str, name: str) -> str:
@@ -157,13 +173,17 @@ def stored(what: str) -> int:
     return {"I": 0, "T": 3}.get(what, SIZE)
 
 
-def causes(state: State, keys: tuple[str, ...], skips: tuple[bool | str, ...]) -> tuple[tuple[str, int], ...]:
+def causes(
+    state: State, keys: tuple[str, ...], skips: tuple[bool | str, ...], spare: tuple[bool, ...]
+) -> tuple[tuple[str, int], ...]:
     found = []
     for place in range(1, 7):
         read, write = keys[place - 1], keys[place]
         if state["norm"] and read and read[-1] != "r":
             found.append(("norm", place))
-        if place % 2 == 0 and skips[place // 2 - 1] is True and read != write:
+        if place % 2 == 0 and spare[place // 2 - 1]:
+            found += [("spare", place)] * state["norm"]  # spare units stand behind the norm, the skip does not
+        elif place % 2 == 0 and skips[place // 2 - 1] is True and read != write:
             found.append(("mlp_skip", place))
     if state["tied"] and (keys[0] != keys[6] or (keys[0] and keys[0][-1] != "r")):
         found.append(("tied", 7))
@@ -183,7 +203,7 @@ def original(state: State, weights: Weights) -> Network:
     blocks = [
         Block(
             Attention(Heads(1), *(layer[f"W_{name}"] for name in "QKVO")),
-            MLP(np.tanh, layer["W_up"], layer["W_down"]),
+            MLP(gelu_tanh, layer["W_up"], layer["W_down"]),
             state["attention_skip"],
         )
         for layer in layers
@@ -223,14 +243,25 @@ def matrices(network: Network, keys: tuple[str, ...]) -> list[np.ndarray | None]
 
 
 def rewritten(old: Network, state: State, chosen: Plan) -> Network:
-    """All weights in the bases of the plan, by ``carry``; a skip that needs it becomes linear."""
+    """All weights in the bases of the plan, by ``carry``; a skip that needs it becomes linear, or gets spare units."""
     plain = [
         replace(block, mlp_skip=np.eye(2) if skip == "linear" else skip and a == b)
         for block, skip, a, b in zip(old.blocks, chosen.skips, chosen.keys[1::2], chosen.keys[2::2], strict=True)
     ]
-    new = carry(replace(old, blocks=plain), matrices(old, chosen.keys))
+    bases = matrices(old, chosen.keys)
+    new = carry(replace(old, blocks=plain), bases)
+    mlps = [
+        spare_units(block.mlp, turn(a, b) - np.eye(2)) if spare else block.mlp
+        for block, spare, a, b in zip(new.blocks, chosen.spare, bases[1::2], bases[2::2], strict=True)
+    ]
+    new = replace(new, blocks=[replace(block, mlp=mlp) for block, mlp in zip(new.blocks, mlps, strict=True)])
     gone = {i: name for name in ("W_Q", "W_K") for i, what in enumerate(getattr(chosen, name)) if what == "I"}
     return put_back(replace(new, blocks=exactly(new.blocks, gone)), state)
+
+
+def turn(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray:
+    """What leads from the basis ``a`` to the basis ``b``; None is I."""
+    return np.linalg.solve(np.eye(2) if a is None else a, np.eye(2) if b is None else b)
 
 
 def run(network: Network, tokens: np.ndarray) -> list[np.ndarray]:
@@ -304,10 +335,11 @@ def broken(seen: View) -> str:
         "norm": f"{at} breaks first: lengths change with {read}, so N({before}{read}) ≠ N({before}){read}.",
         "mlp_skip": f"{at} breaks first: the MLP skip brings {before}{read} where {before}{write} belongs. "
         f"The error is {before}({read or 'I'} − {write}).",
+        "spare": f"{at} breaks first: the spare units read N({before}), which does not give back {before}.",
         "tied": "Every equality of the states holds, but the tied readout breaks: "
         f"{before}{read}(E{basis(keys[0], chosen)})ᵀ ≠ {before}Eᵀ.",
     }[kind]
-    names = {"norm": "the norm", "mlp_skip": "the MLP skip", "tied": "the tie"}
+    names = {"norm": "the norm", "mlp_skip": "the MLP skip", "spare": "the spare units", "tied": "the tie"}
     others = [names[other] for other in names if other != kind and other in dict(chosen.causes)]
     also = f"T{listed(others)[1:]} would break it too." if others else ""
     return f"{why} The logits are off by {num(100 * (seen.errors[7] or 0.0))}%. {also}".rstrip()
@@ -321,6 +353,8 @@ def whole(state: State, chosen: Plan) -> str:
             said += [f"W<sub>{name[2]}</sub> {text} in {layers(where)}."] * bool(where)
     if "linear" in chosen.skips:
         said.append(f"The linear skips cost {SIZE * chosen.skips.count('linear')} parameters.")
+    elif any(chosen.spare):
+        said.append(f"The spare units cost {SPARE * sum(chosen.spare)} parameters.")
     elif state["attention_skip"] and state["mlp_skip"]:
         said.append("One basis passes every skip.")
     elif state["mlp_skip"]:

@@ -63,7 +63,8 @@ def tiles(state: State, chosen: Plan) -> dict[str, str]:
                 what, ""
             )
         made[f"W_O {i}"] = word("", "W_O", y, chosen)
-        made[f"W_up {i}"] = word(y, "W_up", "", chosen)
+        spare = f" | {theta(y, chosen, True)}{theta(after, chosen)} − I" if chosen.spare[i] else ""
+        made[f"W_up {i}"] = word(y, "W_up", "", chosen) + spare
         made[f"W_down {i}"] = word("", "W_down", after, chosen)
     tied = f"({made['E']})ᵀ" if keys[0] else f"{made['E']}ᵀ"
     made["D"] = tied if state["tied"] else word(keys[6], "D", "", chosen)
@@ -97,7 +98,7 @@ def mark(seen: View, place: int) -> str:
 
 def happens(state: State, chosen: Plan) -> dict[str, str]:
     """What every switch that is on does to the equality."""
-    blamed = dict(chosen.causes)
+    blamed = {"mlp_skip" if what == "spare" else what for what, _ in chosen.causes}
     repaired = {
         "mlp_skip": state["attention_skip"] and state["mlp_repair"] != "none",
         **{name: state[f"{name}_repair"] for name in REPAIRS},
@@ -118,7 +119,8 @@ def legend(state: State, chosen: Plan) -> str:
     ends = {"Θ₁": chosen.keys[0], "Θ₄": chosen.keys[6]}
     keys = [key for key in dict.fromkeys(chosen.keys[::2]) if key]
     said = [source(state, chosen, group) for c in "QK" if (group := [key for key in keys if key[0] == c])]
-    return "; ".join(said + [f'<i class="st">{name}</i> = I' for name, key in ends.items() if not key]) + "."
+    said += [f'<i class="st">{name}</i> = I' for name, key in ends.items() if not key]
+    return "; ".join(said + ["after |: what the spare units add"] * any(chosen.spare)) + "."
 
 
 def source(state: State, chosen: Plan, keys: list[str]) -> str:
@@ -155,13 +157,14 @@ def controls(state: State, chosen: Plan) -> str:
         rows += f'<div class="qkv-hypothesis" data-part="row {name}" data-happens="{said[name]}">{row}</div>'
         if name == "mlp_skip":
             both = state["mlp_skip"] and state["attention_skip"]
-            made = [
-                (c, "repair: linear skip" if c == "linear" else "Θ" + "₁₂₃"[int(c[-1]) - 1]) for c in MLP_REPAIRS[1:]
+            named = ("repair: linear skip", "spare units", "Θ₁", "Θ₂", "Θ₃")
+            buttons = [
+                repair(choice, text, state["mlp_repair"] == choice, both)
+                for choice, text in zip(MLP_REPAIRS[1:], named, strict=True)
             ]
-            buttons = [repair(choice, text, state["mlp_repair"] == choice, both) for choice, text in made]
             rows += (
                 '<div class="qkv-repairs" role="group" aria-label="repair the MLP skip">'
-                f"{buttons[0]}<span>one basis:</span>{''.join(buttons[1:])}</div>"
+                f"{''.join(buttons[:2])}<div><span>one basis:</span>{''.join(buttons[2:])}</div></div>"
             )
     return (
         '<fieldset class="qkv-controls" data-part="controls" disabled><legend>Try to break it</legend>'
@@ -273,7 +276,7 @@ def sublayer(state: State, seen: View, place: int, shown: Any) -> str:
 def arcs(state: State, chosen: Plan, place: int) -> tuple[str, str]:
     """The skip around a sublayer: "none", "identity" or "linear"; and whether it is what breaks."""
     skip = chosen.skips[place // 2] if place % 2 else state["attention_skip"]
-    bad = skip is True and chosen.keys[place] != chosen.keys[place + 1]
+    bad = bool({("mlp_skip", place + 1), ("spare", place + 1)} & set(chosen.causes))
     return ("linear" if skip == "linear" else "identity" if skip else "none"), str(bad).lower()
 
 

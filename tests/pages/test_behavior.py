@@ -11,12 +11,13 @@ from .conftest import HTML
 pytestmark = pytest.mark.pages
 REGISTER = "book/register.html"
 CHAPTER = "book/part-1/reparametrization.html"
+FREEDOM = "book/part-1/degrees-of-freedom.html"
 SKIPS = "book/part-2/every-skip.html"
 KEYS = "book/part-3/queries-equal-keys.html"
 DIRECTION = "book/part-3/restoring-direction.html"
 VALUES = "book/part-3/keys-equal-values.html"
 CACHE = "book/part-3/kv-cache.html"
-FIGURES = [SKIPS, KEYS, DIRECTION, VALUES, CACHE]  # pages with an interactive figure
+FIGURES = [FREEDOM, SKIPS, KEYS, DIRECTION, VALUES, CACHE]  # pages with an interactive figure
 RAIL = "e => getComputedStyle(e.matches('li') ? e : e.querySelector('li')).borderLeftColor"  # of a step, or of all
 SWITCH = "#reparam-lemma [role=switch]"
 
@@ -282,8 +283,34 @@ def test_the_telescope_answers_on_its_page(open_page: Any) -> None:
     tab.wait_for_function(LIVE, arg="X₂ breaks first")
     tab.locator("[data-part='repair layer 3']").click()
     tab.wait_for_function(LIVE, arg="WQ = I in layer 3.")
+    tab.locator("[data-part='repair spare units']").click()
+    tab.wait_for_function(LIVE, arg="The spare units cost 48 parameters.")
     tab.locator("[data-part=reset]").click()
     tab.wait_for_function(LIVE, arg="WQ = I in layer 2.")
+
+
+def test_the_claims_behind_a_figure_are_linked_below_it(open_page: Any) -> None:
+    tab = open_page(SKIPS, java_script_enabled=False)
+    below = tab.locator("p", has_text="The claims behind this figure:")
+    ids = [link.get_attribute("href").partition("#")[2] for link in below.locator("a.claim-link").all()]
+    assert "spare-units" in ids and "rms-triangular" in ids
+
+
+def test_the_gauge_counter_answers_on_its_page(open_page: Any) -> None:
+    """Skips take bases away; what no formula covers gets no number."""
+    tab = open_page(FREEDOM)
+    stream = tab.locator("[data-part='row stream'] b")
+    tab.locator("[data-part='topology T0']").click()
+    tab.locator("[data-part='layers 1']").click()
+    tab.wait_for_function(LIVE, arg="in every layer")
+    assert stream.text_content() == "48"
+    tab.locator("[data-part='topology T2']").click()
+    tab.wait_for_function(LIVE, arg="in its one layer")
+    assert stream.text_content() == "16"
+    tab.locator("[data-part=tied]").click()
+    tab.locator("[data-part='norm LayerNorm']").click()
+    tab.wait_for_function(LIVE, arg="a tied readout with LayerNorm")
+    assert not stream.is_visible()
 
 
 def test_the_asymmetry_figure_answers_on_its_page(open_page: Any) -> None:

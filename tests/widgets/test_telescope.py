@@ -18,7 +18,7 @@ ON = [(False, False), (True, False), (True, True)]
 
 
 def settings():
-    """All switches, and all repairs of those that are on: 648 states."""
+    """All switches, and all repairs of those that are on: 756 states."""
     mlp = [(False, "none"), *((True, repair) for repair in telescope.MLP_REPAIRS)]
     for attention, shared in itertools.product((True, False), repeat=2):
         for (skip, mend), norm, tied, singular in itertools.product(mlp, ON, ON, ON):
@@ -50,6 +50,7 @@ def look(state, weights):
     chosen = seen.plan
     return {
         "keys": list(chosen.keys), "causes": [list(c) for c in chosen.causes], "skips": list(chosen.skips),
+        "spare": list(chosen.spare),
         "counts": [chosen.before, chosen.left, chosen.saved], "refused": chosen.refused, "first": seen.first,
         "wanted": [a.tolist() for a in seen.wanted], "got": [a if a is None else a.tolist() for a in seen.got],
         "errors": seen.errors, "sentence": telescope.sentence(state, seen),
@@ -63,8 +64,8 @@ def look(state, weights):
 SCRIPT = """const w = await import(folder + 'telescope.mjs');
 const result = data.states.map((state) => {
   const seen = w.view(state, data.weights), p = seen.plan, none = Array(8).fill(null);
-  return { keys: p.keys, causes: p.causes, skips: p.skips, counts: [p.before, p.left, p.saved], refused: p.refused,
-    first: seen.first, wanted: seen.wanted, got: seen.got ?? none, errors: seen.errors ?? none,
+  return { keys: p.keys, causes: p.causes, skips: p.skips, spare: p.spare, counts: [p.before, p.left, p.saved],
+    refused: p.refused, first: seen.first, wanted: seen.wanted, got: seen.got ?? none, errors: seen.errors ?? none,
     sentence: w.sentence(state, seen), tiles: w.tiles(state, p), happens: w.happens(state, p),
     legend: w.legend(state, p), zeros: w.zeros(p), void: w.voided(seen),
     hints: [false, true].flatMap((pressed) => [false, true].map((possible) => w.hint(pressed, possible))) };
@@ -79,7 +80,7 @@ def close(got, expected, tolerance=1e-12):
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_the_page_computes_and_says_what_the_package_does_for_every_setting(node, seed):
     weights = telescope.WEIGHTS if seed is None else random_weights(seed)
-    assert len(STATES) == 648
+    assert len(STATES) == 756
     for state, page in zip(STATES, node(SCRIPT, {"states": STATES, "weights": weights}), strict=True):
         ours = look(state, weights)
         for name in ("wanted", "got"):
@@ -124,6 +125,11 @@ COUNTS = [
     ({"attention_skip": False, "mlp_skip": True}, 0, 12, 8),
     ({"mlp_skip": True}, 0, 12, 2),
     ({"mlp_skip": True, "mlp_repair": "linear"}, 0, 0, 8),
+    ({"mlp_skip": True, "mlp_repair": "spare units"}, 0, 12 - 3 * 16, 8),
+    ({"mlp_skip": True, "mlp_repair": "spare units", "shared": True}, 0, 4, 8),
+    ({"mlp_skip": True, "mlp_repair": "spare units", "attention_skip": False}, 0, 12, 8),
+    ({"mlp_skip": True, "mlp_repair": "spare units", "norm": True, "norm_repair": True}, 3, 3 - 48, 2),
+    ({"mlp_skip": True, "mlp_repair": "spare units", "tied": True, "tied_repair": True}, 1, 8 - 48, 8),
     ({"mlp_skip": True, "mlp_repair": "layer 2"}, 2, 4, 8),
     ({"mlp_skip": True, "shared": True}, 0, 4, 8),
     ({"shared": True, "tied": True, "tied_repair": True}, 1, 0, 8),
@@ -165,7 +171,8 @@ def test_the_counts_are_those_of_the_matrices():
             stored += size(q)
         keys = sum(4 - size(block.attention.W_K) for block in new.blocks)
         skips = sum(4 for block in new.blocks if not isinstance(block.mlp_skip, bool))
-        assert chosen.saved == (4 if state["shared"] else 12) - stored + keys - skips, state
+        units = sum(w.size for block in new.blocks for w in (block.mlp.W_up, block.mlp.W_down)) - 3 * 16
+        assert chosen.saved == (4 if state["shared"] else 12) - stored + keys - skips - units, state
         if telescope_picture.zeros(chosen):  # every saved number is such a zero
             triangular = set(chosen.W_Q) == {"T"} if state["shared"] else chosen.W_Q.count("T")
             assert chosen.saved == triangular + chosen.W_K.count("T") and "I" not in (*chosen.W_Q, *chosen.W_K), state
@@ -183,6 +190,16 @@ def test_a_linear_skip_carries_one_basis_into_the_next():
     bases = [*(block.attention.W_Q for block in old.blocks), np.eye(2)]
     for block, (a, b) in zip(new.blocks, itertools.pairwise(bases), strict=True):
         assert np.allclose(block.mlp_skip, np.linalg.inv(a) @ b, atol=1e-12)
+
+
+def test_spare_units_do_the_same_with_the_skip_as_it_was():
+    state = telescope.check_state(mlp_skip=True, mlp_repair="spare units")
+    old = telescope.original(state, telescope.WEIGHTS)
+    new = telescope.rewritten(old, state, telescope.plan(state))
+    y, bases = np.random.default_rng(5).normal(size=(9, 2)), [block.attention.W_Q for block in old.blocks]
+    for block, was, (a, b) in zip(new.blocks, old.blocks, itertools.pairwise([*bases, np.eye(2)]), strict=True):
+        assert block.mlp_skip is True and block.mlp.W_up.shape == (2, 8)
+        assert np.allclose(y @ a + block.mlp(y @ a), (y + was.mlp(y)) @ b, atol=1e-13)
 
 
 def test_rotation_and_norm(node):
@@ -207,6 +224,15 @@ SENTENCES = [
     ({"singular": True, "shared": True}, "Refused: the shared W<sub>Q</sub> is singular"),
     ({"singular": True, "singular_repair": True}, "W<sub>Q</sub> = I in layers 1 and 3. W<sub>K</sub> = I in layer 2."),
     ({"mlp_skip": True, "mlp_repair": "linear"}, "The linear skips cost 12 parameters."),
+    ({"mlp_skip": True, "mlp_repair": "spare units"}, "in every layer. The spare units cost 48 parameters."),
+    (
+        {"mlp_skip": True, "mlp_repair": "spare units", "norm": True, "norm_repair": True},
+        "X₂ breaks first: the spare units read N(Y₁), which does not give back Y₁.",
+    ),
+    (
+        {"mlp_skip": True, "mlp_repair": "spare units", "norm": True},
+        "The spare units would break it too.",
+    ),
     ({"mlp_skip": True, "mlp_repair": "layer 3"}, "W<sub>Q</sub> = I in layer 3. One basis passes every skip."),
     ({"attention_skip": False, "mlp_skip": True}, "The MLP skip is harmless"),
     ({"norm": True, "norm_repair": True}, "W<sub>Q</sub> is triangular (◥) in every layer. Rotations keep lengths"),
@@ -245,7 +271,10 @@ def test_the_singular_matrix_is_singular_and_the_others_are_not():
 
 
 BAD = [
-    ({"mlp_repair": "glue"}, "mlp_repair must be one of none, linear, layer 1, layer 2, layer 3, not 'glue'"),
+    (
+        {"mlp_repair": "glue"},
+        "mlp_repair must be one of none, linear, spare units, layer 1, layer 2, layer 3, not 'glue'",
+    ),
     ({"norm": 1}, "norm must be True or False, not 1"),
     ({"skip": True}, "unknown: skip; the state has attention_skip, mlp_skip"),
 ]

@@ -70,6 +70,8 @@ SNAPSHOT = """() => { const el = document.querySelector('.qkv-widget').cloneNode
         {"mlp_skip": True, "norm": True},
         {"mlp_skip": True, "mlp_repair": "linear", "tied": True, "tied_repair": True},
         {"mlp_skip": True, "mlp_repair": "layer 2", "norm": True, "norm_repair": True},
+        {"mlp_skip": True, "mlp_repair": "spare units"},
+        {"mlp_skip": True, "mlp_repair": "spare units", "norm": True, "norm_repair": True},
         {"attention_skip": False, "mlp_skip": True, "tied": True},
         {"singular": True},
         {"singular": True, "singular_repair": True, "norm": True, "norm_repair": True},
@@ -132,6 +134,12 @@ def test_the_mlp_skip_and_its_two_repairs(widget):
     widget.announced("WQ = I in layer 2. One basis passes every skip.")
     widget.part("repair layer 2").click()
     assert states(widget) == broken_from(2)
+    widget.part("repair spare units").click()
+    assert states(widget) == broken_from(8) and counted(widget) == ("0 of 3", "−36")
+    assert widget.part("tile W_up 0").text_content() == "Θ₁⁻¹Wup | Θ₁⁻¹Θ₂ − I"
+    widget.announced("The spare units cost 48 parameters.")
+    assert "after |: what the spare units add" in widget.part("legend").text_content()
+    widget.part("repair spare units").click()
     widget.part("shared").check()
     assert states(widget) == broken_from(8) and happens(widget, "mlp_skip") == "harmless"
     widget.part("shared").uncheck()
@@ -196,7 +204,16 @@ def test_table_twin(widget):
     assert widget.part("twin").locator("tr").first.inner_text().split("\t")[2:] == ["", ""]
 
 
-@pytest.mark.parametrize("state", [{}, {"attention_skip": False, "norm": True}, {"tied": True, "mlp_skip": True}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"attention_skip": False, "norm": True},
+        {"tied": True, "mlp_skip": True},
+        {"mlp_skip": True, "mlp_repair": "spare units"},
+        {"mlp_skip": True, "mlp_repair": "spare units", "norm": True, "norm_repair": True},
+    ],
+)
 @pytest.mark.parametrize("width", [360, 390])
 def test_phone_width(open_page, address, width, state):
     page = open_page(viewport={"width": width, "height": 740}, has_touch=True, is_mobile=True).open(address(**state))

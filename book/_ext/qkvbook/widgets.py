@@ -13,6 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from .build import build_of
 from .elements import el
+from .text import claim_link
 
 logger = logging.getLogger(__name__)
 MARK = "data-widget="
@@ -25,7 +26,7 @@ class Widget(SphinxDirective):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        from qkvtheory.widgets import FOLDER, static_html
+        from qkvtheory.widgets import FOLDER, WIDGETS, static_html
 
         for file in (*FOLDER.glob("*.py"), *FOLDER.glob("*.mjs")):
             self.env.note_dependency(str(file))
@@ -35,7 +36,18 @@ class Widget(SphinxDirective):
         except (ValueError, TypeError, yaml.YAMLError) as error:
             logger.warning("%s", error, location=self.get_location())
             return []
-        return [nodes.raw("", html, format="html")]
+        claims = getattr(WIDGETS[self.arguments[0]], "CLAIMS", {})
+        return [nodes.raw("", html, format="html"), *claimed(claims)]
+
+
+def claimed(claims: dict[str, str]) -> list[nodes.Node]:
+    """The claims behind a figure, each a link; nothing for a figure without claims of its own."""
+    if not claims:
+        return []
+    said: list[nodes.Node] = []
+    for words, name in claims.items():
+        said += [nodes.Text(f"{'; ' if said else 'The claims behind this figure: '}{words}: "), claim_link(claim=name)]
+    return [el("p", *said, nodes.Text("."), class_="muted")]
 
 
 class Picture(SphinxDirective):
