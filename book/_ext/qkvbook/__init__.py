@@ -8,11 +8,39 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from . import claims, elements, links, manifest, math, notebooks, plots, register, site, values, widgets
+from . import (
+    boundaries,
+    claims,
+    elements,
+    features,
+    links,
+    manifest,
+    math,
+    notebooks,
+    plots,
+    register,
+    site,
+    values,
+    widgets,
+)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for part in (elements, manifest, math, links, claims, values, register, site, plots, widgets, notebooks):
+    for part in (
+        elements,
+        manifest,
+        math,
+        links,
+        claims,
+        values,
+        register,
+        boundaries,
+        features,
+        site,
+        plots,
+        widgets,
+        notebooks,
+    ):
         part.setup(app)
     return {"version": "1", "env_version": fingerprint(), "parallel_read_safe": False, "parallel_write_safe": False}
 
