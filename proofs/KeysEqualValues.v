@@ -4,73 +4,12 @@
     hands over.  [A] is any map from scores to a pattern, so mask, scale,
     position bias and softmax are part of it. *)
 From mathcomp Require Import all_ssreflect all_algebra.
-From QKV Require Import ThreeProducts Reparametrization QueriesEqualKeys.
+From QKV Require Import ThreeProducts Reparametrization QueriesEqualKeys DegreesOfFreedom.
 Set Implicit Arguments.
 Unset Strict Implicit.
 Unset Printing Implicit Defensive.
 Import Order.TTheory GRing.Theory Num.Theory.
 Local Open Scope ring_scope.
-
-(** ** The freedom of a head
-
-    [G h] moves between the queries and the keys of head [h], [J h] between its
-    values and outputs; a bias moves with its matrix. *)
-Section HeadGauge.
-Variables (R : comUnitRingType) (n d p v dout H : nat) (A : 'I_H -> 'M[R]_n -> 'M[R]_n).
-
-Definition many_heads (WQ WK : 'I_H -> 'M[R]_(d, p)) (WV : 'I_H -> 'M_(d, v)) (WO : 'I_H -> 'M_(v, dout))
-    (bQ bK : 'I_H -> 'rV_p) (bV : 'I_H -> 'rV_v) (bO : 'rV_dout) X :=
-  \sum_h A h ((X *m WQ h + ones *m bQ h) *m (X *m WK h + ones *m bK h)^T)
-    *m (X *m WV h + ones *m bV h) *m WO h + ones *m bO.
-
-Theorem head_gauge WQ WK WV WO bQ bK bV bO (G : 'I_H -> 'M[R]_p) (J : 'I_H -> 'M_v) X :
-  (forall h, G h \in unitmx) -> (forall h, J h \in unitmx) ->
-  many_heads (fun h => WQ h *m G h) (fun h => WK h *m (invmx (G h))^T) (fun h => WV h *m J h)
-    (fun h => invmx (J h) *m WO h) (fun h => bQ h *m G h) (fun h => bK h *m (invmx (G h))^T) (fun h => bV h *m J h) bO X
-  = many_heads WQ WK WV WO bQ bK bV bO X.
-Proof.
-move=> G_inv J_inv; congr (_ + _); apply: eq_bigr => h _; rewrite !mulmxA -!mulmxDl trmx_mul trmxK.
-by rewrite !mulmxA !mulmxK.
-Qed.
-
-(** The same for one head, as the sublayer that is rewritten. *)
-Definition turn_heads (a : attention R n n d d p p v v dout) (G : 'M_p) (J : 'M_v) :=
-  Attention (core a) (W_Q a *m G) (W_K a *m (invmx G)^T) (W_V a *m J) (invmx J *m W_O a).
-
-Theorem turn_heads_run (B : 'M[R]_n -> 'M[R]_n) WQ WK WV WO bQ bK bV bO G J X : G \in unitmx -> J \in unitmx ->
-  let a := Attention (@single_head _ _ B p v) WQ WK WV WO : attention R n n d d p p v v dout in
-  mha_biased (turn_heads a G J) (bQ *m G) (bK *m (invmx G)^T) (bV *m J) bO X = mha_biased a bQ bK bV bO X.
-Proof.
-move=> G_inv J_inv; rewrite /mha_biased /= /single_head !mulmxA -!mulmxDl trmx_mul trmxK.
-by rewrite !mulmxA !mulmxK.
-Qed.
-End HeadGauge.
-Print Assumptions head_gauge.
-Print Assumptions turn_heads_run.
-
-(** The score matrix and the value matrix of a head of full rank fix its weights
-    up to this freedom. *)
-Theorem head_gauge_only (F : fieldType) d p dout (WQ WK WQ' WK' : 'M[F]_(d, p)) (WV WV' : 'M[F]_(d, p))
-    (WO WO' : 'M[F]_(p, dout)) :
-  row_full WQ -> row_full WK -> row_full WV -> row_free WO ->
-  WQ' *m WK'^T = WQ *m WK^T -> WV' *m WO' = WV *m WO ->
-  exists G J : 'M_p, [/\ G \in unitmx /\ J \in unitmx,
-    WQ' = WQ *m G /\ WK' = WK *m (invmx G)^T & WV' = WV *m J /\ WO' = invmx J *m WO].
-Proof.
-have factors e (A A' : 'M[F]_(d, p)) (B B' : 'M[F]_(p, e)) : row_full A -> row_free B -> A' *m B' = A *m B ->
-    exists2 G : 'M_p, G \in unitmx & A' = A *m G /\ B' = invmx G *m B.
-  case/row_fullP=> L LA /row_freeP[P BP] same; have left_inverse : (L *m A') *m (B' *m P) = 1%:M.
-    by rewrite mulmxA -(mulmxA L A') same !mulmxA LA mul1mx BP.
-  have [G_inv P_inv] := mulmx1_unit left_inverse; exists (L *m A') => //.
-  split; last by apply: (can_inj (mulKmx G_inv)); rewrite mulKVmx // -mulmxA same mulmxA LA mul1mx.
-  by apply: (can_inj (mulmxK P_inv)); rewrite -[RHS]mulmxA left_inverse mulmx1 mulmxA same -mulmxA BP mulmx1.
-move=> Q_full K_full V_full O_free scores values.
-have K_free : row_free WK^T by rewrite /row_free mxrank_tr; exact: K_full.
-have [G G_inv [QE KE]] := factors _ _ _ _ _ Q_full K_free scores.
-have [J J_inv [VE OE]] := factors _ _ _ _ _ V_full O_free values.
-by exists G, J; split=> //; split=> //; rewrite -[WK']trmxK KE trmx_mul trmxK.
-Qed.
-Print Assumptions head_gauge_only.
 
 (** ** When tying keys to values costs nothing
 
@@ -534,40 +473,3 @@ by rewrite /mha /cross /= /single_head scoresE ?unitmx1 // invmx1 trmx1 mulmx1 i
 Qed.
 End Posthoc.
 Print Assumptions posthoc_tying.
-
-(** What a gauge [G] between queries and keys, and [J] between values and
-    outputs, leaves: score matrix and value matrix, and the column spaces of
-    keys and values, hence the angles between these.  The sign of the inner
-    product of keys and values is not left; nor are, if the keys have full rank,
-    the inner products among them, unless [G] is orthogonal. *)
-Definition dot (R : ringType) m p (K V : 'M[R]_(m, p)) := \tr (K *m V^T).
-
-Theorem gauge_dependent_numbers (F : realFieldType) n d p dout (WQ WK WV : 'M[F]_(d, p)) (WO : 'M_(p, dout))
-    (X : 'M_(n, d)) (G J : 'M_p) : G \in unitmx -> J \in unitmx ->
-  let K := X *m WK in let V := X *m WV in let K' := fun G => X *m (WK *m (invmx G)^T) in
-  [/\ (WQ *m G) *m (WK *m (invmx G)^T)^T = WQ *m WK^T /\ (WV *m J) *m (invmx J *m WO) = WV *m WO,
-      ((WK *m (invmx G)^T)^T :=: WK^T)%MS /\ ((WV *m J)^T :=: WV^T)%MS,
-      dot (K' (- 1%:M)) V = - dot K V /\ dot (K' (- 1%:M)) (K' (- 1%:M)) = dot K K
-    & row_full K -> gram (K' G) = gram K <-> G^T *m G = 1%:M].
-Proof.
-move=> G_inv J_inv K V K'; have flip : K' (- 1%:M) = - K.
-  rewrite /K'; have -> : invmx (- 1%:M) = - 1%:M :> 'M[F]_p.
-    by rewrite -scaleN1r invmxZ ?unitmxZ ?unitmx1 ?unitrN1 // invmx1 invrN1.
-  by rewrite linearN /= trmx1 !mulmxN mulmx1.
-split.
-- by rewrite trmx_mul trmxK !mulmxA !mulmxK.
-- rewrite !trmx_mul trmxK; split; apply: eqmxMfull; rewrite row_full_unit ?unitmx_inv //.
-  by rewrite unitmx_tr.
-- by rewrite flip /dot; split; rewrite mulNmx linearN //= [(- K)^T]linearN /= mulmxN linearN opprK.
-case/row_fullP=> L LK; have gramE' : gram (K' G) = K *m ((invmx G)^T *m invmx G) *m K^T.
-  by rewrite /gram /K' !trmx_mul trmxK !mulmxA.
-have inverse : (invmx G)^T *m invmx G = 1%:M <-> G^T *m G = 1%:M.
-  have GK : G^T *m ((invmx G)^T *m invmx G) *m G = 1%:M by rewrite !mulmxA mulmxKV // -trmx_mul mulVmx // trmx1.
-  split=> [same|orthogonal]; first by rewrite -GK same mulmx1.
-  by rewrite trmx_inv -[invmx G]mul1mx -orthogonal mulmxK // mulVmx // unitmx_tr.
-rewrite -inverse gramE'; split=> [|->]; last by rewrite mulmx1.
-move: (K) LK => {gramE'} keys LK /(congr1 (fun S => L *m S *m L^T)); move: (_ *m invmx G) => M.
-have KL : keys^T *m L^T = 1%:M by rewrite -trmx_mul LK trmx1.
-by rewrite /gram !mulmxA LK !mul1mx -!mulmxA KL mulmx1.
-Qed.
-Print Assumptions gauge_dependent_numbers.

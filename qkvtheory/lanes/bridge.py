@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from qkvtheory.lanes import bridge_stacks, bridge_tying
+from qkvtheory.lanes import bridge_absorption, bridge_norms, bridge_stacks, bridge_tying
 from qkvtheory.lanes.columns import Columns
 from qkvtheory.lanes.rocq import atom, rocq
 from qkvtheory.lanes.symbols import (
@@ -317,7 +317,13 @@ LAYERS: dict[str, Callable[[Code], str]] = {
     "wide_query_biases": bridge_biases("wide_query_biases", lambda code, a: code.reparametrize(a, "Q")[-1], wide=True),
     **{f"cross_q{x.lower()}_biases": bridge_cross_biases(x) for x in "KV"},
 }
-PARTS = ((LAYERS, ""), (bridge_stacks.BRIDGES, bridge_stacks.HEADER), (bridge_tying.BRIDGES, bridge_tying.HEADER))
+PARTS = (
+    (LAYERS, ""),
+    (bridge_stacks.BRIDGES, bridge_stacks.HEADER),
+    (bridge_norms.BRIDGES, bridge_norms.HEADER),
+    (bridge_tying.BRIDGES, bridge_tying.HEADER),
+    (bridge_absorption.BRIDGES, bridge_absorption.HEADER),
+)
 BRIDGES = {name: bridge for bridges, _ in PARTS for name, bridge in bridges.items()}
 
 

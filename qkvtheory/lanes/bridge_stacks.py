@@ -8,7 +8,7 @@ matrices that only write themselves down, and must be the definition as it stand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,18 +74,20 @@ def variables(square: Sequence[str] = ("", ""), norms: bool = False, readout: st
     return f"{sizes}{typed} (E : 'M[R]_(v, d)) (P : 'M[R]_(n, d)) (U : 'M[R]_(d, {readout}))"
 
 
-def stage(old: Any) -> str:
-    """A block as a stage: its biases are 0 where it has none, its norms the identity function."""
+def stage(old: Any, names: Mapping[str, str] = NAMES, width: str = "d") -> str:
+    """A block as a stage: its biases are 0 where it has none, its norms the identity function. ``width``: of rows."""
     x = symbol("X", "n", "d")
-    rows = ["0" if row is None else atom(rocq(row, NAMES)) for row in biases_of(old)]
-    norms = [f"(fun X => {rocq(normed(norm, x), NAMES)})" for norm in (old.attention_norm, old.mlp_norm)]
-    return " ".join([f"Stage ({changed_block(old, NAMES)})", *rows, *norms, str(old.parallel).lower()])
+    rows = ["0" if row is None else atom(rocq(row, names)) for row in biases_of(old)]
+    norms = [
+        f"(fun X : 'M[R]_(n, {width}) => {rocq(normed(norm, x), names)})" for norm in (old.attention_norm, old.mlp_norm)
+    ]
+    return " ".join([f"Stage ({changed_block(old, names)})", *rows, *norms, str(old.parallel).lower()])
 
 
-def ends(net: Any) -> tuple[str, str, str]:
+def ends(net: Any, names: Mapping[str, str] = NAMES) -> tuple[str, str, str]:
     """Embedding, position table and readout; a tied readout is the transposed embedding."""
     readout = net.embedding.mT if net.readout is None else net.readout
-    E, P, U = (atom(rocq(word, NAMES)) for word in (net.embedding, net.positions, readout))
+    E, P, U = (atom(rocq(word, names)) for word in (net.embedding, net.positions, readout))
     return E, P, U
 
 

@@ -1,7 +1,7 @@
 """The bridges of ties and caches: what the Python of ``tying`` and ``lossless`` does, printed as lemmas.
 
-The definitions are those of ``proofs/KeysEqualValues.v`` and ``proofs/KvCache.v``. A construction on several heads is
-one head's construction for each of them; it is run on one head here.
+The definitions are those of ``proofs/DegreesOfFreedom.v``, ``proofs/KeysEqualValues.v`` and ``proofs/KvCache.v``. A
+construction on several heads is one head's construction for each of them; it is run on one head here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qkvtheory.lanes.rocq import Term, rocq
 from qkvtheory.lanes.symbols import LETTERS, Code, attention, basis, lemma, over, record
 from qkvtheory.words import opaque, symbol
 
-HEADER = "From QKV Require Import KeysEqualValues KvCache.\n"
+HEADER = "From QKV Require Import DegreesOfFreedom KeysEqualValues KvCache.\n"
 
 NAMES = LETTERS | {x: x for x in ("G", "J", "U", "WQ", "WK", "WV", "WO", "WC", "WUK", "WUV")} | {"U^R": "P"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qkvtheory import gauge, lossless, stacks, tying
+from qkvtheory import absorption, gauge, lossless, norms, rotations, stacks, tying
 from qkvtheory.lanes import bridge
 
 
@@ -266,8 +266,85 @@ class KeysRecalled(bridge.Code().Slim):
         return stored * 2
 
 
+class WrittenTwice(bridge.Code().MLP):
+    def __call__(self, x):
+        y = super().__call__(x)
+        return y + y
+
+
+def flipped_bias_left(mlp, units=None, c=None):
+    return replace(absorption.flip(mlp, units, c), b_down=mlp.b_down)
+
+
+def bias_not_taken_back(mlp, M):
+    return replace(absorption.onto_identity(mlp, M), b_down=mlp.b_down)
+
+
+def other_map_absorbed(mlp, M, c=None):
+    return absorption.spare_units(mlp, M + M, c)
+
+
+def chosen_units_left(mlp, M, c=None):
+    return replace(absorption.spare_units_sharp(mlp, M, c), W_down=mlp.W_down)
+
+
+def embedding_of_before(network, c=None):
+    return replace(absorption.eliminate_with_spare_units(network, c), embedding=network.embedding)
+
+
+def gains_left(network):
+    new = norms.fold_gains(network)
+    return replace(new, blocks=[replace(b, mlp=a.mlp) for a, b in zip(network.blocks, new.blocks, strict=True)])
+
+
+def output_bias_not_centered(network):
+    new = norms.center(network)
+    pairs = zip(network.blocks, new.blocks, strict=True)
+    return replace(new, blocks=[replace(b, mlp=replace(b.mlp, b_down=a.mlp.b_down)) for a, b in pairs])
+
+
+def readout_not_rotated(network, bases, memory=None):
+    return replace(rotations.rotate(network, bases, memory), readout=network.readout)
+
+
+def second_layer_not_turned(network, layers=None, factors=None):
+    new = rotations.to_triangular(network, layers, factors)
+    return replace(new, blocks=[*new.blocks[:-1], network.blocks[-1]])
+
+
+def keys_not_turned(network, layers=None, factors=None):
+    new, old = rotations.to_block_triangular(network, layers, factors), rotations.rotate(network, factors[0].basis)
+    (block,), (kept,) = new.blocks, old.blocks
+    return replace(new, blocks=[replace(block, attention=replace(block.attention, W_K=kept.attention.W_K))])
+
+
+def learned_skips_doubled(network):
+    new = stacks.learned_skips(network)
+    return replace(new, blocks=[replace(b, mlp_skip=b.mlp_skip + b.mlp_skip) for b in new.blocks])
+
+
+class MeanLeft(norms.LayerNorm):
+    def __call__(self, x):
+        return norms.RMSNorm(self.gain, self.eps, self.scale)(x) + (0 * x if self.bias is None else self.bias)
+
+
+class GainBefore(norms.RMSNorm):
+    """The gain on what the norm reads."""
+
+    def __call__(self, x):
+        return norms.normalized(norms.gained(x, self.gain), self)
+
+
+class BiasBeforeReadout(bridge.Code().Network):
+    """A bias of the readout added twice."""
+
+    def __call__(self, tokens, memory=None):
+        y = super().__call__(tokens, memory)
+        return y if self.readout_bias is None else y + self.readout_bias
+
+
 SKIPPING = ("run_block", "run_block_mlp_skip", "run_block_both_skips", "run_block_biased", "run_stage", "run_stack")
-SKIPPING += ("run_learned",)
+SKIPPING += ("run_learned", "run_linear")
 DAMAGED = {
     "change_basis": (bridge.Code(change_basis=forgotten_inverse), ("change_basis", "change_bases")),
     "theta for its inverse": (bridge.Code(change_basis=basis_in_place_of_its_inverse), ("change_basis",)),
@@ -351,5 +428,21 @@ DAMAGED = {
     "absorbed": (bridge.Code(absorbed=outputs_not_absorbed), ("absorbed",)),
     "slim": (bridge.Code(slim=keys_bias_forgotten), ("slim",)),
     "recalled": (bridge.Code(Slim=KeysRecalled), ("run_slim",)),
+    "gains": (bridge.Code(fold_gains=gains_left), ("fold_gains",)),
+    "means": (bridge.Code(center=output_bias_not_centered), ("center",)),
+    "rotation": (bridge.Code(rotate=readout_not_rotated), ("rotate",)),
+    "basis of a tied readout": (bridge.Code(conjugate=lambda network, theta: network), ("rotate_tied",)),
+    "triangles": (bridge.Code(to_triangular=second_layer_not_turned), ("to_triangular",)),
+    "keys of block triangles": (bridge.Code(to_block_triangular=keys_not_turned), ("to_block_triangular",)),
+    "learned skips": (bridge.Code(learned_skips=learned_skips_doubled), ("repaired",)),
+    "mean of LayerNorm": (bridge.Code(LayerNorm=MeanLeft), ("layer_norm",)),
+    "gain of RMSNorm": (bridge.Code(RMSNorm=GainBefore), ("rms_norm",)),
+    "bias of a readout": (bridge.Code(Network=BiasBeforeReadout), ("run_last",)),
     "tokens": (bridge.Code(tied_sums=sums_of_the_next), ("tied_sums",)),
+    "units": (bridge.Code(MLP=WrittenTwice), ("run_units",)),
+    "flipped units": (bridge.Code(flip=flipped_bias_left), ("flip",)),
+    "bias behind an inverse": (bridge.Code(onto_identity=bias_not_taken_back), ("onto_identity",)),
+    "spare units": (bridge.Code(spare_units=other_map_absorbed), ("spare_units",)),
+    "units turned and doubled": (bridge.Code(spare_units_sharp=chosen_units_left), ("spare_units_sharp",)),
+    "spare units of a network": (bridge.Code(eliminate_with_spare_units=embedding_of_before), ("spare_network",)),
 }
