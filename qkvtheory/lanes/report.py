@@ -19,7 +19,7 @@ from typing import Any
 
 import qkvtheory
 from qkvtheory.chains import broken_without
-from qkvtheory.claims.model import Claim
+from qkvtheory.claims.model import Claim, value_of
 from qkvtheory.claims.register import left_out, register
 from qkvtheory.errors import HypothesisError
 from qkvtheory.lanes import formal
@@ -94,6 +94,7 @@ def run(
 Checked = tuple[dict[str, LaneResult], list[ControlResult]]
 FEW = 8  # claims: starting a process would take longer than checking them
 MOST = 8  # processes: more would wait for the longest claim
+PRINTABLE = 1500  # letters of a formula; longer ones are the difference of whole networks
 
 
 class SourcesChanged(Exception):
@@ -230,10 +231,16 @@ def counterexample(claim: Claim, hypothesis: str) -> dict[str, str]:
     if control.sides is None or "symbolic" not in control.lanes:
         return {"message": control.what, "latex": ""}
     try:
-        left, right = next((a, b) for a, b in control.sides(Words()) if a != b)
-        return {"message": f"Take {control.what}. The two sides then differ by", "latex": (left - right).latex()}
+        sides = ((value_of(a), value_of(b)) for a, b in control.sides(Words()))
+        latex = next((a - b).latex() for a, b in sides if a != b)
     except (HypothesisError, StopIteration) as refusal:
         return {"message": f"Take {control.what}: {in_formulas(str(refusal))}", "latex": ""}
+    if len(latex) > PRINTABLE:  # the difference of whole networks
+        return {
+            "message": f"Take {control.what}. The two sides then differ, by more than a page can print.",
+            "latex": "",
+        }
+    return {"message": f"Take {control.what}. The two sides then differ by", "latex": latex}
 
 
 def in_formulas(message: str) -> str:

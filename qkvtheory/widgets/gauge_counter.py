@@ -49,7 +49,7 @@ CLAIMS = {  # a page links them below the picture
     "the heads under RoPE": "rope-commutant",
     "hidden units": "activation-gauge",
     "biases": "bias-gauge",
-    "what W_Q = I costs": "wq-identity-cost",
+    "what identity queries cost": "wq-identity-cost",
 }
 
 

@@ -18,7 +18,6 @@ from qkvtheory.claims.degrees_of_freedom.dimensions import (
     predicted,
     repeated,
 )
-from qkvtheory.claims.every_skip.bases import NOTE
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Source
 from qkvtheory.freedom import CASES, PUBLISHED, Architecture
 
@@ -185,7 +184,9 @@ NETWORKS = Claim(
         ),
     ),
     sources=(
-        NOTE,
+        Source(
+            "paper", "karbevski2026skips", note="stacks with no skips and with every skip, and the published counts"
+        ),
         Source(
             "derived", note="one kind of skip, RoPE, grouped heads, biases, ties, the parts of the constants, H3 to H5"
         ),
