@@ -4,6 +4,7 @@
     python -m qkvtheory.experiments.depth --out book/results/depth.json
     python -m qkvtheory.experiments.pretrained --out book/results/pretrained.json
     python -m qkvtheory.experiments.slim --out book/results/slim.json
+    python -m qkvtheory.experiments.absorb --out book/results/absorb.json
 
 PyTorch and other optional libraries are imported here only, and only when a measurement asks for them.
 """

@@ -44,6 +44,7 @@ class Figures(Mapping[str, Figure]):
         "error-depth": "depth",
         "pretrained-conditions": "pretrained",
         "slim": "slim",
+        "absorb": "absorb",
     }
 
     def __getitem__(self, name: str) -> Figure:
