@@ -193,6 +193,31 @@ def test_plain_text(tex: str, text: str) -> None:
     assert plain(tex) == text
 
 
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_figure_names_its_claims_below_it_each_with_a_link(tmp_path: Path) -> None:
+    from qkvtheory.widgets import WIDGETS
+
+    one = "# One\n\n```{widget} telescope\n```\n\n```{widget} cache\n```\n"
+    names = list(WIDGETS["telescope"].CLAIMS.values())
+    boxes = "# Two\n\n" + "".join(f"```{{claim}} {name}\n```\n\n" for name in names)
+    data = manifest(*(claim(id=name, title=f"About {name}", chapter="two") for name in names))
+    warnings, out = build(tmp_path, {"one": one, "two": boxes}, data)
+    page = (out / "one.html").read_text("utf8")
+    said = page[page.index("The claims behind this figure:") :].partition("</p>")[0]
+    assert re.findall(r'href="two\.html#([\w-]+)" class="claim-link"', said) == names and len(names) == 6
+    assert [f"{words}: " in said for words in WIDGETS["telescope"].CLAIMS] == [True] * 6
+    assert page.count("The claims behind this figure") == 1 and warnings == ""  # the cache figure has none
+
+
+def test_the_claims_of_all_figures_are_in_the_register() -> None:
+    from qkvtheory.widgets import WIDGETS
+
+    named = [name for module in WIDGETS.values() for name in getattr(module, "CLAIMS", {}).values()]
+    assert len(named) > 10 and set(named) <= set(register())
+
+
 # --- colors -----------------------------------------------------------------------------------------------------------
 
 
