@@ -27,7 +27,7 @@ from qkvtheory.lanes.check import WRONG, calculation, run_control, run_lane, sid
 from qkvtheory.lanes.results import ACCEPTED, FAIL, NOT_RUN, PASS, ControlResult, LaneResult
 from qkvtheory.lanes.worlds import Words
 from qkvtheory.lanes.written import both_sides, equations
-from qkvtheory.words import latex_name
+from qkvtheory.words import Letter, Word, latex_name
 
 LANES = ("symbolic", "exact", "numeric", "count", "rank", "formal")
 PACKAGE = Path(qkvtheory.__file__).parent
@@ -94,7 +94,7 @@ def run(
 Checked = tuple[dict[str, LaneResult], list[ControlResult]]
 FEW = 8  # claims: starting a process would take longer than checking them
 MOST = 8  # processes: more would wait for the longest claim
-PRINTABLE = 1500  # letters of a formula; longer ones are the difference of whole networks
+PRINTABLE = 300  # letters of a formula; longer ones are the difference of whole networks
 
 
 class SourcesChanged(Exception):
@@ -232,15 +232,21 @@ def counterexample(claim: Claim, hypothesis: str) -> dict[str, str]:
         return {"message": control.what, "latex": ""}
     try:
         sides = ((value_of(a), value_of(b)) for a, b in control.sides(Words()))
-        latex = next((a - b).latex() for a, b in sides if a != b)
+        rest = next(a - b for a, b in sides if a != b)
     except (HypothesisError, StopIteration) as refusal:
         return {"message": f"Take {control.what}: {in_formulas(str(refusal))}", "latex": ""}
-    if len(latex) > PRINTABLE:  # the difference of whole networks
-        return {
-            "message": f"Take {control.what}. The two sides then differ, by more than a page can print.",
-            "latex": "",
-        }
-    return {"message": f"Take {control.what}. The two sides then differ by", "latex": latex}
+    if written_size(rest, {}) > PRINTABLE:
+        message = f"Take {control.what}. The two sides then differ, by more than a page can print."
+        return {"message": message, "latex": ""}
+    return {"message": f"Take {control.what}. The two sides then differ by", "latex": rest.latex()}
+
+
+def written_size(word: Word, known: dict[Letter, int]) -> int:
+    """How many letters it takes to write this out. Letters hold words again, and deep ones many times the same."""
+    for letter in (letter for letters, _ in word.terms for letter in letters):
+        if letter not in known:
+            known[letter] = 1 + sum(written_size(argument, known) for argument in letter.args)
+    return sum(known[letter] for letters, _ in word.terms for letter in letters)
 
 
 def in_formulas(message: str) -> str:

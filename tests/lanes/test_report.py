@@ -15,6 +15,7 @@ from qkvtheory import cli
 from qkvtheory.claims.register import left_out, register
 from qkvtheory.lanes import report
 from qkvtheory.lanes.results import ControlResult, LaneResult
+from qkvtheory.words import opaque, symbol
 
 IDS = ["r-products", "reparam-lemma", "gqa-only-q"]
 
@@ -121,6 +122,21 @@ def test_the_printed_steps_run_from_the_left_side_to_the_right(claim):
         assert all(step["reason"] for step in steps[1:])
     for found in report.breaks(claim).values():
         assert found["message"]
+
+
+def test_the_difference_of_whole_networks_is_said_in_words_and_a_short_one_as_a_formula():
+    claims = register()
+    long, short = (report.counterexample(claims[id], "H1") for id in ("no-product-of-blocks", "one-layer-free"))
+    assert "more than a page can print" in long["message"] and not long["latex"]
+    assert short["message"].endswith("differ by") and 0 < len(short["latex"]) < 1000
+
+
+def test_the_written_size_counts_letters_inside_letters():
+    x, f = symbol("X", "n", "d"), opaque("f")
+    inner = f(x @ symbol("A", "d", "d") + x)
+    assert report.written_size(x, {}) == 1
+    assert report.written_size(inner, {}) == 4
+    assert report.written_size(f(inner) + inner, {}) == 9
 
 
 def test_switching_a_hypothesis_off_points_at_a_step(manifest):
