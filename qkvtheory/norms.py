@@ -134,7 +134,7 @@ def rational_scale(gram: Any) -> Any:
 def centered(a: Any) -> Any:
     """Every row without its mean: a C with C = I - 1 1^T / d."""
     if symbolic(a):
-        return a @ words.centering(a.cols)
+        return a @ a.centering(a.cols)
     if a.dtype == object:
         a = fractions(a)
         return a - a.sum(axis=-1, keepdims=True) * ((a.flat[0] * 0 + 1) / a.shape[-1])

@@ -368,6 +368,7 @@ class Word:
         return self.inverse()
 
     identity = staticmethod(lambda size: identity(size))
+    centering = staticmethod(lambda size: centering(size))
 
     def single(self, wanted: str) -> tuple[tuple[Letter, ...], Scalar]:
         if len(self.terms) != 1:

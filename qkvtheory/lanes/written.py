@@ -31,6 +31,7 @@ class Written:
 
     shape = property(lambda self: (self.rows, self.cols))
     identity = staticmethod(lambda size: Written("I", size, size))
+    centering = staticmethod(lambda size: Written("C", size, size, power=("C", "")))
 
     def latex(self) -> str:
         return self.text

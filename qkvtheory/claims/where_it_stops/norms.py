@@ -65,7 +65,9 @@ def gain(w: Any, name: str = "gamma") -> Any:
     if w.lane == "numeric":
         return w.rng(name).uniform(0.5, 2, (1, w.sizes["d"]))
     column = w.matrix(name, "d", "1")
-    return words.diagonal(column) if symbolic(column) else column.T
+    if isinstance(column, words.Word):
+        return words.diagonal(column)
+    return w.diagonal(column) if symbolic(column) else column.T
 
 
 def with_norms(network: Network, make: Callable[[int], Any]) -> Network:
