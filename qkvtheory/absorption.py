@@ -21,6 +21,7 @@ from operator import index
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from qkvtheory import stacks
 from qkvtheory.attention import like
@@ -83,7 +84,8 @@ def absorbing_set(mlp: MLP, M: Any, c: Any = None) -> tuple[int, ...] | None:
     if gaps.dtype == object:
         fitting = (gaps == 0).all(axis=1)
     else:
-        fitting = gaps.max(axis=1) <= SLACK * np.finfo(gaps.dtype).eps * (abs(c) * abs(terms).sum() + abs(target).max())
+        size = abs(c) * (sets @ abs(terms)) + abs(target.ravel())  # of each set: a large unit outside excuses nothing
+        fitting = (gaps <= SLACK * np.finfo(gaps.dtype).eps * size).all(axis=1)
     found = sorted((tuple(np.flatnonzero(row).tolist()) for row in sets[fitting]), key=lambda s: (len(s), s))
     return found[0] if found else None
 
@@ -257,6 +259,10 @@ def factors(M: Any) -> tuple[Any, Any]:
     if len(columns) == M.shape[0]:
         return identity(M.shape[0], M), M
     U = M[:, columns]
+    if U.dtype != object:  # columns of length one at right angles: nothing ill-conditioned is inverted
+        xp = array_namespace(U)
+        U, _ = xp.linalg.qr(U)
+        return U, U.mT @ M
     rows = pivots(U.mT)
     return U, inverse(U[rows, :], "a block of M") @ M[rows, :]
 

@@ -24,6 +24,7 @@ from qkvtheory.linalg import (
     complete_basis,
     concat,
     condition,
+    fractions,
     identity,
     inverse,
     right_inverse,
@@ -231,7 +232,11 @@ def rebase(
 
 def moved_mlp(mlp: MLP, back: Any, leave: Any) -> MLP:
     (W_up,) = reads(back, mlp.W_up)
-    return replace(mlp, W_up=W_up, W_down=carried(mlp.W_down, leave), b_down=carried(mlp.b_down, leave))
+    new = replace(mlp, W_up=W_up, W_down=carried(mlp.W_down, leave), b_down=carried(mlp.b_down, leave))
+    if not hasattr(mlp, "more"):
+        return new
+    more: dict[str, Any] = {"more": tuple(moved_mlp(group, back, leave) for group in mlp.more)}
+    return replace(new, **more)  # absorption.Groups, of words
 
 
 def linear(skip: Any, back: Any, leave: Any) -> Any:
@@ -501,9 +506,16 @@ def rescale_units(mlp: MLP, scale: Any, degree: int = 1) -> MLP:
         )
     if not bool((scale > 0).all()):
         raise HypothesisError("positive", "scale has entries that are not positive")
+    if wide != units and degree != 1:
+        raise ValueError(f"in a gated MLP the linear half is scaled, which is of degree 1, not {degree}")
     reading = scale if wide == units else concat([scale[None] * 0 + 1, scale[None]])[0]
     b_up = None if mlp.b_up is None else mlp.b_up * reading
-    return replace(mlp, W_up=mlp.W_up * reading, W_down=mlp.W_down / (scale**degree)[:, None], b_up=b_up)
+    return replace(mlp, W_up=mlp.W_up * reading, W_down=quotient(mlp.W_down, (scale**degree)[:, None]), b_up=b_up)
+
+
+def quotient(a: Any, b: Any) -> Any:
+    """a / b; of whole numbers an exact fraction."""
+    return fractions(a) / b if a.dtype == object else a / b
 
 
 def align_heads(attention: Attention, shared: Any) -> Attention:

@@ -394,8 +394,22 @@ def inputs_for(a: Architecture, sequences: int | None, outputs: float, seed: int
     ``sequences``: enough for so many ``outputs`` a parameter if None.
     """
     count = sequences or ceil(outputs * parameters(a) / (a.outputs * a.context))
-    rng, rows = np.random.default_rng(seed + 1), count * a.context
-    return count, np.eye(a.vocab)[rng.integers(a.vocab, size=rows)] if a.heads else rng.normal(size=(rows, a.vocab))
+    while True:
+        rng, rows = np.random.default_rng(seed + 1), count * a.context
+        if not a.heads:
+            return count, rng.normal(size=(rows, a.vocab))
+        tokens = rng.integers(a.vocab, size=rows)
+        if sequences or seen(tokens.reshape(count, -1)) * (a.d - (a.norm != "none")) >= parameters(a) or count > MANY:
+            return count, np.eye(a.vocab)[tokens]
+        count += -(-count // 4)
+
+
+MANY = 500  # sequences
+
+
+def seen(tokens: np.ndarray) -> int:
+    """How many different beginnings the sequences have: a causal network gives no more rows."""
+    return sum(len(np.unique(tokens[:, : end + 1], axis=0)) for end in range(tokens.shape[1]))
 
 
 def network_function(a: Architecture, sequences: int | None = None, seed: int = SEED) -> Point:

@@ -308,7 +308,8 @@ def learned_skips(network: Network, around: str = "mlp") -> Network:
     names = {"attention": ("attention_skip",), "mlp": ("mlp_skip",), "both": tuple(SKIPS)}
     if around not in names:
         raise ValueError(f"around must be 'attention', 'mlp' or 'both', not {around!r}")
-    return replace(network, blocks=[with_learned_skips(block, names[around]) for block in network.blocks])
+    made = {id(block): with_learned_skips(block, names[around]) for block in network.blocks}  # one block stays one
+    return replace(network, blocks=[made[id(block)] for block in network.blocks])
 
 
 def with_learned_skips(block: Block, names: Iterable[str]) -> Block:

@@ -99,9 +99,9 @@ def tried(attempt: Attempt, network: Network, tokens: Any, expected: Any, which:
         new = attempt.run(network, which, layers)
     except HypothesisError as refusal:
         return Outcome(attempt.claim, "no", refused=refusal.hypothesis, reason=str(refusal))
-    error = float(abs(new(tokens) - expected).max() / abs(expected).max())
+    error = float(abs(new(tokens) - expected).max()) / (float(abs(expected).max()) or 1.0)
     formed = all(has_form(weight(new, layer, f"W_{which}"), attempt.form) for layer in layers)
-    if error > AGREES or not formed:
+    if not error <= AGREES or not formed:  # also where the error is no number
         return Outcome(attempt.claim, "no", error=error)
     return Outcome(attempt.claim, attempt.form, len(layers), error=error)
 
@@ -144,7 +144,13 @@ def widened(network: Network, which: str, layers: Layers) -> Network:
     blocks = [in_wider(block, theta, back) for block in network.blocks]
     E, P, D = network.embedding, network.positions, network.readout
     (readout,) = gauge.reads(back, E.mT if D is None else D)
-    new = Network(gauge.carried(E, theta), blocks, readout, gauge.carried(P, theta))
+    new = replace(
+        network,
+        embedding=gauge.carried(E, theta),
+        blocks=blocks,
+        readout=readout,
+        positions=gauge.carried(P, theta),
+    )
     return with_weight(new, layers[0], which, np.eye(theta.shape[1]))
 
 
@@ -154,12 +160,20 @@ def in_wider(block: Block, theta: Any, back: Any) -> Block:
 
 
 def turned(network: Network, which: str, layers: Layers) -> Network:
-    """Upper triangular by a rotation of the stream, after means and gains are out of the way."""
+    """Upper triangular by rotations of the stream, after means and gains are out of the way."""
     network = prepared(network)
     if which == "Q":
         return rotations.to_triangular(network, layers)
-    basis, _ = np.linalg.qr(weight(network, layers[0], f"W_{which}"), mode="complete")
-    return rotations.rotate(network, [basis] * (2 * len(network.blocks) + 1))
+    bases: list[Any] = [None] * (2 * len(network.blocks) + 1)
+    for states in stacks.segments(network):
+        here = [layer for layer in layers if 2 * layer in states]
+        for layer in here[1:]:
+            if not gauge.same(*(weight(network, k, f"W_{which}") for k in (here[0], layer))):
+                raise HypothesisError("one choice per segment", f"layers {here[0]} and {layer} share one rotation")
+        if here:
+            basis, _ = np.linalg.qr(weight(network, here[0], f"W_{which}"), mode="complete")
+            bases = [basis if state in states else old for state, old in enumerate(bases)]
+    return rotations.rotate(network, bases)
 
 
 def prepared(network: Network) -> Network:
@@ -251,6 +265,6 @@ ATTEMPTS = (
     Attempt("single-head-merge", "I", merged, every, one_head),
     Attempt("column-selection", "S", selected, last, lambda n, which: shape(n, which)[0] > shape(n, which)[1]),
     Attempt("wide-query", "W", widened, last, lambda n, which: shape(n, which)[0] < shape(n, which)[1]),
-    Attempt("rms-triangular", "R", turned, every, lambda n, which: which == "Q"),
+    Attempt("rms-triangular", "R", turned, every, lambda n, which: True),
     Attempt("rms-triangular", "R", turned, last, lambda n, which: True),
 )

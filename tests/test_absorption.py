@@ -281,3 +281,27 @@ def test_misuse():
         absorption.flip(mlp, [0], c=1)
     with refused("numbers"):
         absorption.absorbing_set(mlp, words.identity("d"), c=1)
+
+
+def test_the_smallest_set_of_units_is_found():
+    mlp = MLP(relu, np.array([[1.0, 1.0, 1.0]]), np.array([[1.0], [2.0], [3.0]]))
+    assert absorption.absorbing_set(mlp, np.array([[-3.0]])) == (2,)  # 0 and 1 would do too
+    assert absorption.absorbing_set(an_mlp(m=16), np.eye(D)) is None
+
+
+def test_a_large_unit_does_not_hide_that_a_set_misses():
+    mlp = MLP(relu, np.array([[1e8, 1.0]]), np.array([[1e8], [1.0]]))
+    assert absorption.absorbing_set(mlp, np.array([[-1.0]])) == (1,)
+    assert absorption.absorbing_set(mlp, np.array([[-1.3]])) is None
+
+
+def test_a_law_that_ends_beyond_one_is_none():
+    with refused(absorption.LAW):
+        absorption.flip(MLP(lambda z: np.clip(z, 0, 6), np.eye(2), np.eye(2)))
+
+
+def test_a_map_of_almost_lower_rank_is_absorbed_to_rounding(rng):
+    U, V = (np.linalg.qr(rng.normal(size=(D, D)))[0] for _ in range(2))
+    M = U @ np.diag([1.0] * (D - 2) + [1e-10, 0]) @ V
+    mlp, x = an_mlp(), rng.normal(size=(5, D))
+    np.testing.assert_allclose(absorption.spare_units(mlp, M)(x), x @ M + mlp(x), atol=1e-12)

@@ -424,6 +424,7 @@ CAPS: dict[str, Any] = {
     "a norm on the keys": {"norm_k": rms_norm()},
     "a norm on the queries": {"norm_q": rms_norm()},
     "soft-capping": {"softcap": 2.0},
+    "a correction": {"correction": lambda scores: scores**2},
     "another row pattern": {"pattern": rational},
 }
 
@@ -532,3 +533,9 @@ def test_scales_that_are_refused(rng):
         assert refusal.value.hypothesis == hypothesis
     with pytest.raises(TypeError):
         gauge.rescale_units(None, np.ones(5))  # type: ignore[arg-type]
+
+
+def test_the_linear_half_of_a_gate_has_degree_one(rng):
+    mlp = MLP(lambda z: np.maximum(z[..., :3], 0) ** 2 * z[..., 3:], rng.normal(size=(4, 6)), rng.normal(size=(3, 4)))
+    with pytest.raises(ValueError, match="degree 1, not 2"):
+        gauge.rescale_units(mlp, np.full(3, 2.0), degree=2)

@@ -337,3 +337,9 @@ def test_the_bias_of_the_readout_is_added_and_kept(rng):
     assert_same(stacks.conjugate(old, old.blocks[0].attention.W_Q), old, rng)
     with pytest.raises(HypothesisError, match="finite"):
         stacks.conjugate(replace(old, readout_bias=np.full(3, np.nan)), np.eye(D))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bias_of_the_readout_stays_when_gains_are_folded(kind, rng):
+    old = replace(with_norms(network(rng, T2), lambda: gains(rng, kind)), readout_bias=rng.normal(size=3))
+    assert_same(norms.fold_gains(old), old, rng)

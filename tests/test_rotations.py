@@ -308,3 +308,10 @@ def test_senseless_calls(rng):
         rotations.rotate(old, [np.eye(D)] * 2)
     with pytest.raises(ValueError, match="there is no layer 1"):
         rotations.to_triangular(old, [1])
+
+
+def test_factors_that_are_off_are_refused(rng):
+    old = normed(network(rng, T0))
+    basis, query = np.linalg.qr(old.blocks[0].attention.W_Q)
+    with pytest.raises(HypothesisError, match="do not multiply"):
+        rotations.to_triangular(old, factors={0: Factors(basis, query + 1e-9)})

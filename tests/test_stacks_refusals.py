@@ -225,3 +225,10 @@ def test_a_basis_of_the_memory_is_named_as_such(rng):
         stacks.conjugate(decoder(rng), basis(rng), np.eye(D))
     with pytest.raises(HypothesisError, match="middle is 9 x 9 but W_Q is 8 x 8"):
         stacks.carry(decoder(rng, T0), [None, np.eye(D + 1), None, None, None])
+
+
+def test_the_last_norm_looks_at_the_last_basis(rng):
+    net = replace(network(rng, T0), norm=rms_norm())
+    bases = [None] * (2 * len(net.blocks)) + [rng.normal(size=(D, D))]
+    with pytest.raises(HypothesisError, match="before the readout"):
+        stacks.carry(net, bases)

@@ -97,3 +97,21 @@ def test_an_unknown_projection_is_refused(which):
 def test_something_else_than_a_network_is_refused():
     with pytest.raises(TypeError, match="Network"):
         verdict(Words(), TOKENS)
+
+
+def test_no_outputs_to_compare_are_no_proof_and_no_error():
+    net = FEATURES[0].build(np.random.default_rng(0))
+    assert verdict(net, np.zeros((3, VOCAB)))[0].error == 0
+    assert verdict(net, np.full((3, VOCAB), np.nan))[0].form == "no"
+
+
+def test_a_bias_of_the_readout_is_kept_in_a_wider_stream():
+    net = next(feature for feature in FEATURES if feature.name.startswith("heads wider")).build(
+        np.random.default_rng(0)
+    )
+    net = replace(net, readout_bias=np.ones((1, VOCAB)))
+    assert "W" in {outcome.form for outcome in verdict(net, np.eye(VOCAB))}
+
+
+def test_a_selection_takes_every_coordinate_once():
+    assert not verdicts.has_form(np.array([[1.0, 1.0], [0.0, 0.0]]), "S")

@@ -104,6 +104,9 @@ class WrittenWorld(Words):
     def orthogonal(self, name: str, size: str, hypothesis: str = "H1") -> Any:
         return self.letter(name, size, size)
 
+    def fixing_ones(self, name: str, size: str, hypothesis: str = "H1", fixes: str = "H2") -> Any:
+        return self.letter(name, size, size)
+
     def full_row_rank(self, name: str, rows: str, cols: str, hypothesis: str = "H2") -> Any:
         return self.letter(name, rows, cols)
 

@@ -70,7 +70,7 @@ def said(best: Any) -> nodes.Node:
         return nodes.Text("no")
     from qkvtheory.claims.your_model.features import LAYERS
 
-    layers = {LAYERS: "every layer", 1: "one layer"}[best.layers]
+    layers = {LAYERS: "every layer", LAYERS - 1: "all layers but one", 1: "one layer"}[best.layers]
     return el("span", el("b", best.form), f" in {layers}")
 
 

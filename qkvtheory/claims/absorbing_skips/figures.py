@@ -238,7 +238,7 @@ BASELINE = Claim(
         Hypothesis("H2", "the best map", "the baseline is the least-squares map, without or with an intercept as said"),
     ),
     sources=(
-        Source("paper", "karbevski2025kv", version="early version", name="Figures 1 and 2", note="as excerpted"),
+        Source("reported", "karbevski2025kv", version="early version", name="Figures 1 and 2", note="as excerpted"),
         Source("derived", note="the baselines, and the student that is exact"),
     ),
     uses=("r-products", "almost-sure-failure", "spare-units-sharp", "cos-error-relation"),

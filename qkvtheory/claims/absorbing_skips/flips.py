@@ -198,8 +198,8 @@ ALMOST_SURE = Claim(
     statement=(
         "For every fixed $M\\ne0$ and weights with a density, the probability that some set $S$ satisfies the condition is 0. For each "
         "of the $2^m$ sets put $F(t)=W_{up}[:,S]\\,tW_{down}[S,:]+M$; then $tF(1)-F(t)=(t-1)M\\ne0$, so on every line through "
-        "$W_{down}=0$ the condition holds at one point at most. So MLPs with a skip and MLPs without, of equal width, "
-        "are disjoint classes but for exceptional weights."
+        "$W_{down}=0$ the condition holds at one point at most. So for $d\\ge2$ MLPs of ReLU, GELU, SiLU or softplus "
+        "with a skip and those without, of equal width, are disjoint classes but for exceptional weights."
     ),
     hypotheses=(
         Hypothesis("H1", "a map to absorb", "$M\\ne0$ is fixed"),

@@ -188,7 +188,7 @@ BIAS_GAUGE = Claim(
     chapter=CHAPTER,
     title="Which biases are redundant",
     statement=(
-        "In each layer $b_K$ may be anything, $Hd_h$ dimensions; and $b_V$ may be shifted by $s$ if $b_O$ is shifted by $-sW_O$, $Hd_h$ more. "
+        "In each layer $b_K$ may be anything, $Hd_h$ dimensions; and $b_V$ may be shifted by $s$ if $b_O$ is shifted by $-sW_O$, $Hd_h$ more (with $g$ key/value heads $gd_h$ each). "
         "If every read, the readout too, and every write has a bias, each hidden state may be translated by a row of its own, $h\\mapsto h+c$: "
         "reads take $b-cW$, the write after it $b+c'-c$. Skips do not tie these rows: $(2L+1)d$ dimensions for any skips. With additive positions, $E+\\mathbf1c$ "
         "and $P-\\mathbf1c$ give the same function, biases or not: $d$. (Measured as ranks; with RoPE the dimensions of $b_K$ are "

@@ -256,7 +256,7 @@ GQA_GAUGE = Claim(
     title="Heads that share keys and values turn together",
     statement=(
         "With grouped heads there is one $G$ and one $J$ for each *key/value* head: every query head $h$ of its group becomes $W_Q^hG$ and "
-        "$J^{-1}W_O^h$, the shared projections become $W_KG^{-\\top}$ and $W_VJ$, and the function stays. The redundancy is $2gd_h^2$ "
+        "$J^{-1}W_O^h$, the shared projections become $W_KG^{-\\top}$ and $W_VJ$, and the function stays. Where heads are no wider than the stream, at generic weights, the redundancy is $2gd_h^2$ "
         "in place of $2Hd_h^2$: sharing keys and values takes freedom away together with weights (measured as a rank for small sizes)."
     ),
     hypotheses=(

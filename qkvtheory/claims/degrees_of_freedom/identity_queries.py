@@ -29,6 +29,7 @@ def grid() -> dict[str, Architecture]:
         found[f"{norm}, T2, d = 6, H = {heads}, L = {layers}"] = a
     found |= {f"RoPE, no norm, T2, L = {L}": replace(SMALL, layers=L, positions="RoPE") for L in (1, 2)}
     found["RoPE, RMSNorm, T2, L = 2"] = replace(SMALL, layers=2, positions="RoPE", norm="RMSNorm")
+    found["RoPE, RMSNorm, TA, L = 1"] = replace(SMALL, positions="RoPE", norm="RMSNorm", topology="TA")
     found["LayerNorm, TA, L = 2"] = replace(SMALL, layers=2, norm="LayerNorm", topology="TA")
     return found
 
@@ -53,8 +54,8 @@ def closed_form(a: Architecture) -> int:
         return 0
     if a.norm == "none":
         return (L - 1) * (d * d - (d if a.positions == "RoPE" else d * h))
-    if a.norm == "RMSNorm" and a.positions == "RoPE" and skips:
-        return L * d * d - (turned + L * d - d // 2)
+    if a.norm == "RMSNorm" and a.positions == "RoPE":
+        return L * d * d - (turned + L * d - d // 2) if skips else L * d * d // 2
     if a.norm == "RMSNorm":
         return L * d * d - (turned + L * d * h - kept) if skips else L * d * (d - h) // 2
     one_or_each = 1 if skips else L
@@ -101,10 +102,10 @@ COST = Claim(
     chapter=CHAPTER,
     title="What it costs to make every $W_Q$ the identity",
     statement=(
-        "Let $Hd_h=d$. Setting $W_Q=I$ in all $L$ layers takes so many functional dimensions. Without norm: none in a network without skips or "
+        "Let $Hd_h=d$, with as many key/value heads. Setting $W_Q=I$ in all $L$ layers takes so many functional dimensions. Without norm: none in a network without skips or "
         "with one kind of skip; with both $(L-1)(d^2-dd_h)$, with RoPE $(L-1)(d^2-d)$. RMSNorm, $\\varepsilon>0$: with both skips "
         "$Ld^2-[\\frac{d(d-1)}2+Ldd_h-\\frac{d(d_h-1)}2]$, and under RoPE $Ld^2-[\\frac{d(d-1)}2+Ld-\\frac d2]$; otherwise "
-        "$L\\,\\frac{d(d-d_h)}2$. LayerNorm with both skips: $Ld(d-1)-[\\frac{(d-1)(d-2)}2+Ldd_h-\\frac{H(d_h-1)(d_h-2)}2]$. It is the "
+        "$L\\,\\frac{d(d-d_h)}2$, and under RoPE $L\\,\\frac{d^2}2$. LayerNorm with both skips: $Ld(d-1)-[\\frac{(d-1)(d-2)}2+Ldd_h-\\frac{H(d_h-1)(d_h-2)}2]$. It is the "
         "dimension of all $W_Q$ less that of the orbit of $(I,\\dots,I)$ under the bases of stream and heads. (Measured as ranks at $d\\le6$. "
         "For a network of the sizes of GPT-2 small the formula gives 6,208,523 of 7,077,888.)"
     ),

@@ -289,7 +289,7 @@ TRAINING = Claim(
     statement=(
         "Two networks that differ by a gauge compute the same function. Plain gradient descent, with weight decay or without, keeps them the same function if the "
         "change of basis is *orthogonal*, of the stream or inside the heads. After one step from two points that differ by any other basis, the functions differ; and with steps that look at single "
-        "coordinates, the sign of the gradient or the first step of Adam, they differ even for an orthogonal basis. Sums of squared weights change as well, and with them what weight "
+        "coordinates, the sign of the gradient or the first step of Adam, they differ even for an orthogonal basis, unless that only permutes coordinates and flips signs. Sums of squared weights change as well, and with them what weight "
         "decay asks for. So equal classes of functions say nothing about the losses that training reaches. (Initial distributions and rounding also depend on the basis; "
         "no lane looks at those.)"
     ),

@@ -72,8 +72,8 @@ PER_LAYER = Claim(
     statement=(
         "As a function of $X$ an attention layer has so many dimensions less than parameters: $2Hd_h^2$; with $g$ key/value heads "
         "$2gd_h^2$; with RoPE $H(d_h+d_h^2)$, where $k$ planes of one frequency count $2k^2$ and $k_0$ unrotated coordinates $k_0^2$ in the "
-        "place of $d_h$; with QK-norm $H(\\frac{d_h(d_h-1)}2+d_h^2)$, and $2H$ more if its $\\varepsilon$ is $0$; with $\\varepsilon=0$ and "
-        "gains that the heads share $H(2+d_h^2)+d_h$. All four biases add $2Hd_h$, with RoPE $Hd_h$. Q=K: $H(\\frac{d_h(d_h-1)}2+d_h^2)$; "
+        "place of $d_h$; with QK-norm and $d_h\\ge2$ $H(\\frac{d_h(d_h-1)}2+d_h^2)$, and $2H$ more if its $\\varepsilon$ is $0$; with $\\varepsilon=0$ and "
+        "gains that the heads share $H(2+d_h^2)+d_h$. All four biases add $2gd_h$, with RoPE $gd_h$. Q=K: $H(\\frac{d_h(d_h-1)}2+d_h^2)$; "
         "K=V: $Hd_h^2$; Q=K=V: $H\\frac{d_h(d_h-1)}2$. (Measured as ranks of softmax layers.)"
     ),
     hypotheses=(

@@ -287,7 +287,7 @@ QK_NORM_GAUGE = Claim(
     chapter=CHAPTER,
     title="What QK-norm leaves of it",
     statement=(
-        "Put an RMSNorm on the queries and keys of each head, without RoPE. Without gain, $W_Q^hO_h,\\ W_K^hO_h$ with an orthogonal $O_h$ give "
+        "Put an RMSNorm on the queries and keys of each head, $d_h\\ge2$, without RoPE. Without gain, $W_Q^hO_h,\\ W_K^hO_h$ with an orthogonal $O_h$ give "
         "the same scores: $\\frac{d_h(d_h-1)}2$ dimensions. With $\\varepsilon=0$ inside the norm the scales of $W_Q^h$ and of $W_K^h$ are free as well: "
         "$\\frac{d_h(d_h-1)}2+2$ for each head. Gains $\\gamma_q,\\gamma_k$ that all heads share break the rotations, and only their products "
         "$\\gamma_q\\odot\\gamma_k$ matter: with $\\varepsilon=0$, two scales for each head and $d_h$ dimensions in all. With RoPE at distinct frequencies, "

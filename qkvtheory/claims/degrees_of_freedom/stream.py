@@ -431,7 +431,7 @@ NO_PRODUCT = Claim(
     title="The freedom of a model is not that of its layers, one by one",
     statement=(
         "A network with skips keeps its function when the coordinates of the stream are permuted, or turned, in the embedding, the positions, "
-        "every read, every write and the readout *at once*. No layer by itself is kept: on the same $X$ it computes another function. So "
+        "every read, every write and the readout *at once*. A layer with generic weights by itself is not kept: on the same $X$ it computes another function. (The identity keeps it, of course, and $-I$ keeps attention without biases and an MLP with an odd activation.) So "
         "the group of symmetries of a model is the product of the groups of its layers only as long as the $X$ that each layer reads is "
         "held fixed."
     ),

@@ -78,8 +78,8 @@ BOUNDARIES: tuple[Boundary, ...] = (
         "Nothing; every $A$ must be invertible.",
     ),
     Boundary(
-        "Skips that depend on the input",
-        "A gate is no fixed matrix, so no basis passes through it.",
+        "Skips gated coordinate by coordinate",
+        "A gate that differs from coordinate to coordinate is no fixed matrix, so no basis passes through it.",
         ("learned-skip-removal", "a skip that depends on the input"),
         NO_REPAIR,
         (),
@@ -107,7 +107,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         ("gain-folding", "rotated without folding the gains"),
         "Multiply the gains into the weights that read the norm.",
         ("gain-folding",),
-        "Nothing.",
+        "Nothing; but a tied readout cannot take the last gain.",
     ),
     Boundary(
         "LayerNorm",
@@ -179,7 +179,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         ("not-two-at-once", "both set to $I$ for independent $W_Q$ and $W_K$"),
         "In cross-attention, which has two bases.",
         ("cross-attention-two-gauges",),
-        "Self-attention keeps two of its three projections.",
+        "Self-attention keeps two of its three projections, if it has more than one head.",
     ),
     Boundary(
         "Few digits, or a $W_Q$ that is nearly singular",

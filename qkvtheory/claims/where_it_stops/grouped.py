@@ -87,7 +87,7 @@ GQA_KV_STOP = Claim(
     title="Grouped keys and values cannot be the identity",
     statement=(
         "With $g<H$ key/value heads and $Hd_h=d$, the matrices $W_K$ and $W_V$ are $d\\times gd_h$ with $gd_h<d$. In every basis their rank is at "
-        "most $gd_h$, so neither becomes $I$, and the keys do not determine the values. What remains: a basis in which they read off "
+        "most $gd_h$, so neither becomes $I$, and the keys of generic weights do not determine the values. What remains, where the columns are independent: a basis in which they read off "
         "coordinates of the stream, keys, values, or, where $2gd_h\\le d$, both."
     ),
     hypotheses=(

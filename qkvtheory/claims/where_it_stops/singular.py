@@ -105,7 +105,7 @@ SINGULAR_WQ = Claim(
         "tokens, with any injective positive kernel in place of the exponential. The steps: equal tokens demand $\\Theta\\tilde W_V=I$; a "
         "token whose query is zero must stay without preference, which makes both columns of $\\Theta$ multiples of $(1\\;0)^{\\top}$. Over the "
         f"field of three elements all rewritings are tried: of the {3**4} matrices $W_Q$ exactly the {PARALLEL} with two parallel columns have none. "
-        "Moved by $\\delta$, $W_Q$ can go, with $\\operatorname{cond}(\\Theta)=1/\\delta$; so the example is a limit of networks in which it works."
+        "With the second row $(\\delta\\;-\\delta)$ $W_Q$ can go, with $\\operatorname{cond}(\\Theta)=1/\\delta$; so the example is a limit of networks in which it works."
     ),
     hypotheses=(
         Hypothesis("H1", "two heads", "there are two heads, each with a query of its own"),

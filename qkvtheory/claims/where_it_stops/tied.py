@@ -143,7 +143,7 @@ TIED_READOUT = Claim(
         "Let the readout be the transposed embedding, $D=E^{\\top}$, and let $E$ have full column rank. In the basis $\\Theta$ the embedding is "
         "$E\\Theta$ and the readout $\\Theta^{-1}E^{\\top}$. They are still each other's transpose **if and only if** "
         "$\\Theta\\Theta^{\\top}=I$. So a tie leaves the rotations of the stream, $\\frac{d(d-1)}2$ dimensions of its $d^2$, even without a "
-        "norm: one $W_Q$ becomes triangular (QR) or symmetric and positive semidefinite (polar form), and $I$ only if it was orthogonal. (In the first formula $F=E^{\\top}$, with $FF^R=I$.)"
+        "norm: one $W_Q$ becomes triangular (QR) or symmetric and positive semidefinite (polar form), and $I$, by the stream alone, only if it was orthogonal. (In the first formula $F=E^{\\top}$, with $FF^R=I$.)"
     ),
     hypotheses=(
         Hypothesis("H1", "tied readout", "the readout is the transposed embedding, $D=E^{\\top}$"),

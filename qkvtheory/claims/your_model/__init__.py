@@ -106,10 +106,11 @@ FEATURE_MAP = Claim(
     chapter=CHAPTER,
     title="Feature by feature",
     statement=(
-        "For a network with generic weights, of the features in the table, the best that the constructions of this book can do for $W_Q$, "
-        "$W_K$ and $W_V$ is what the table says: the identity (I), a selection of coordinates (S), a triangle, by a rotation (R), or nothing. "
-        "Every row is a small random network on which every construction is tried and its function compared; of several features at once "
-        "the most restrictive decides."
+        "For a network of one row of the table, with generic weights, the best that changes of basis of the stream can do for $W_Q$, $W_K$ and "
+        "$W_V$, and with one head the merge of its matrices, is what the row says: the identity (I), a selection of coordinates (S), a triangle, "
+        "by a rotation (R), or nothing. Every row is a small random network on which each of these constructions is tried and its function "
+        "compared. Features act on each other, so several at once have to be tried together. Not counted: the blocks that bases inside the heads "
+        "fix in every layer, and what added hidden units or learned skips can buy."
     ),
     hypotheses=(
         Hypothesis("H1", "generic weights", "the weights have full rank and moderate condition numbers, in float64"),

@@ -14,7 +14,7 @@ from qkvtheory.norms import LayerNorm, RMSNorm
 from qkvtheory.positions import alibi, relative_bias, rope
 from qkvtheory.verdicts import Outcome, verdict
 
-D, HEADS, HIDDEN, VOCAB, LAYERS = 8, 4, 12, 6, 2  # tokens are the VOCAB unit vectors, in order
+D, HEADS, HIDDEN, VOCAB, LAYERS = 8, 4, 12, 6, 3  # tokens are the VOCAB unit vectors, in order
 ALL, ONE = LAYERS, 1  # layers
 
 
@@ -136,7 +136,7 @@ FEATURES = (
     feature(
         "RMSNorm before each sublayer, a skip around attention only",
         Kind((True, False), norm=rms),
-        {"Q": ("R", ALL), "K": ("R", ONE), "V": ("R", ONE)},
+        same("R", ALL),
         ["rms-triangular", "rms-spd", "rms-block-triangular"],
     ),
     feature(
@@ -236,7 +236,12 @@ class Remark:
 
 REMARKS = (
     Remark("norm after the sublayer, with gains", "no", ("post-norm-gain",), "only signs and permutations are left"),
-    Remark("a skip that is gated by the input", "no", ("one-layer-free",), "a skip must carry the state on unchanged"),
+    Remark(
+        "a skip gated by the input, coordinate by coordinate",
+        "no",
+        ("one-layer-free",),
+        "a skip must carry the state on unchanged",
+    ),
     Remark("cross-attention", "I", ("cross-attention-two-gauges",), "two bases, so two of its three matrices"),
     Remark("encoder and decoder", "I", ("encoder-decoder-two-bases",), "one layer in each half, no norm"),
     Remark(
