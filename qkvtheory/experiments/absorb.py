@@ -139,7 +139,7 @@ def train(run: Run, device: str = "cpu", show: bool = False) -> dict[str, Any]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % every == 0:
+        if step % every == 0 or step == run.steps:
             with torch.no_grad():
                 curve.append({"step": step} | errors(student(test), teacher(test)))
             if show:

@@ -77,6 +77,11 @@ def test_a_student_learns(one_thread):
     assert run["student"]["error"] < 0.5 * run["curve"][0]["error"]
 
 
+def test_the_last_point_is_the_last_step(one_thread):
+    curve = absorb.train(absorb.Run(8, 47, 1e-3))["curve"]
+    assert [point["step"] for point in curve][-2:] == [46, 47]
+
+
 def test_a_finished_run_is_kept_and_not_repeated(tmp_path, monkeypatch):
     out = tmp_path / "absorb.json"
     runs = [absorb.Run(8, 4, 1e-3), absorb.Run(8, 4, 2e-3)]
