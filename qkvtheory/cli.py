@@ -254,7 +254,8 @@ def run_show(args: argparse.Namespace) -> int:
     if "symbolic" in c.lanes:
         print("\ncalculation (symbolic lane)")
         for number, step in enumerate(calculation(c).steps):
-            print(f"   {'=' if number else ' '} {step.shown}{f'   [{step.reason}]' if step.reason else ''}")
+            shown = str(step.shown).replace(r"^\prime", "'")
+            print(f"   {'=' if number else ' '} {shown}{f'   [{step.reason}]' if step.reason else ''}")
     print(f"\nlanes: {', '.join(lanes_of(c))}; uses: {', '.join(c.uses) or 'nothing'}")
     for s in c.sources:
         print(f"source: {cited(s)}{f': {plain(s.note)}' if s.note else ''}")
@@ -303,9 +304,15 @@ def plain(text: str) -> str:
     >>> plain(r"$W_Q^{(l)}$, $\tfrac12(M+M^{\top})$, $\frac{d(d-1)}2$, $\mathrm{MHA}(X)$, $A_{i\sigma(i)}$")
     'W_Q^(l), 1/2(M + M^T), (d(d-1))/2, MHA(X), A_(i sigma(i))'
     """
+    text = re.sub(r"\\begin\{pmatrix\}(.*?)\\end\{pmatrix\}", rows_in_brackets, text)
     words = [re.sub(r"\*+(\S.*?\S|\S)\*+", r"\1", part) for part in text.split("$")]
     words[1::2] = [plain_formula(TOKENS.findall(part)) for part in text.split("$")[1::2]]
     return "".join(words)
+
+
+def rows_in_brackets(matrix: re.Match[str]) -> str:
+    """1&2\\\\3&4 as [1, 2; 3, 4]."""
+    return "[" + "; ".join(row.replace("&", ",") for row in matrix[1].split("\\\\")) + "]"
 
 
 def plain_formula(tokens: list[str]) -> str:

@@ -218,7 +218,7 @@ BASELINE = Claim(
     chapter=CHAPTER,
     title="How well does the best linear map do, and a trained MLP?",
     statement=(
-        "Published (Figures 1 and 2 of 2510.23912): for MLPs with a basis-transformed skip and $h\\in\\{256,512,768\\}$ a trained GELU MLP "
+        "Published (Figures 1 and 2 of 2510.23912): for MLPs with a basis-transformed skip and $h=256,512,768$ a trained GELU MLP "
         "without skip reaches 4-5% relative error and a mean cosine of 0.999, where the best linear map reaches 9-10% and about 0.995. "
         "The captions do not give the set-up. By cos-error-relation the two pairs of numbers fit each other. A student without a skip "
         "takes orthogonal bases into its weights, at the same error, so the problem is $x+\\mathrm{MLP}(x)\\approx\\mathrm{MLP}'(x)$. For a teacher at uniform "
