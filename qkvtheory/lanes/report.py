@@ -94,7 +94,7 @@ def run(
 Checked = tuple[dict[str, LaneResult], list[ControlResult]]
 FEW = 8  # claims: starting a process would take longer than checking them
 MOST = 8  # processes: more would wait for the longest claim
-PRINTABLE = 300  # letters of a formula; longer ones are the difference of whole networks
+PRINTABLE = 100  # letters of a formula; longer ones are the difference of whole networks
 
 
 class SourcesChanged(Exception):
@@ -251,7 +251,8 @@ def written_size(word: Word, known: dict[Letter, int]) -> int:
 
 def in_formulas(message: str) -> str:
     """A refusal for the page: the names of matrices become formulas."""
-    return re.sub(r"\b(Theta|Phi|Lambda|[A-Z]_\w+|[GX])\b", lambda name: f"${latex_name(name[1])}$", message)
+    names = r"\b((?:Theta|Phi|Lambda|Pi)(?:_\w+)?|[A-Z]_\w+(?:\^\w+)?|[GX])(?![\w^])"
+    return re.sub(names, lambda name: f"${latex_name(name[1])}$", message)
 
 
 def versions() -> dict[str, str]:

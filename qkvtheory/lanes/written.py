@@ -15,7 +15,7 @@ from qkvtheory.claims.model import Call, Claim, weights_of
 from qkvtheory.lanes.worlds import Words
 
 ATOM, PRODUCT, SUM = 0, 1, 2
-WIDE = 44  # letters that fit on a line of a page
+WIDE = 47  # of a formula on a line of a page, as `width` counts
 T, INVERSE, BOTH = r"\top", "-1", r"-\top"
 COMBINED = {(T, T): "", (T, INVERSE): BOTH, (INVERSE, T): BOTH, (BOTH, T): INVERSE, (BOTH, INVERSE): T}
 
@@ -48,7 +48,8 @@ class Written:
     def __add__(self, other: Written) -> Written:
         if other.rows == "1" != self.rows:
             other = Written(r"\mathbf{1}" + other.inside(ATOM), self.rows, other.cols, PRODUCT)
-        return Written(f"{self.text} + {other.text}", self.rows, self.cols, SUM)
+        added = f"{self.text} - {other.text[1:]}" if other.text.startswith("-") else f"{self.text} + {other.text}"
+        return Written(added, self.rows, self.cols, SUM)
 
     def __sub__(self, other: Written) -> Written:
         return Written(f"{self.text} - {other.inside(PRODUCT)}", self.rows, self.cols, SUM)
@@ -184,8 +185,52 @@ def equations(claim: Claim) -> list[str]:
 
 
 def set_out(left: str, right: str) -> str:
-    """An equation on one line, or on two if it is wider than a page."""
-    visible = re.sub(r"\\mathrm|[{}^_,;\\ ]", "", re.sub(r"\\(?!mathrm)[A-Za-z]+", "x", left + right))
-    if len(visible) <= WIDE:
+    """An equation on one line, or on two or more if it is wider than a page."""
+    if width(left + right) <= WIDE:
         return f"{left} = {right}"
+    left, right = (r"\\ &\qquad ".join(lines(side)) for side in (left, right))
     return rf"\begin{{aligned}}&{left}\\ &\quad = {right}\end{{aligned}}"
+
+
+def folded(latex: str, start: str = "") -> str:
+    """An expression on one line, or on several if it is wider than a page; ``start`` is what stands before it.
+
+    >>> folded("A + B", "{}= ")
+    '{}= A + B'
+    """
+    first, *more = lines(latex)
+    if not more:
+        return start + first
+    rest = r"\\ &\quad ".join([start + first, *more])
+    return rf"\begin{{aligned}}&{rest}\end{{aligned}}"
+
+
+def width(latex: str) -> int:
+    """How many letters one sees, and one more for each plus, minus and comma, which have space around them.
+
+    >>> width(r"\\mathrm{f}(X + Y,\\, W_{up})")
+    9
+    """
+    visible = re.sub(r"\\mathrm|[{}^_,;\\ ]", "", re.sub(r"\\(?!mathrm)[A-Za-z]+", "x", latex))
+    return len(visible) + len(re.findall(r" [+-] |,\\,", latex))
+
+
+def lines(latex: str) -> list[str]:
+    """Broken before a plus or minus and after a comma or semicolon, outside all braces, as late as a page allows."""
+    found, line = [], ""
+    for part in parts(latex):
+        if line and width(line + part) > WIDE:
+            found.append(line.rstrip())
+            line = ""
+        line += part
+    return [*found, line]
+
+
+def parts(latex: str) -> list[str]:
+    """What may not be broken, in order."""
+    found = [""]
+    for piece in re.split(r"(?<=,\\, )|(?<=;\\, )|(?= [+-] )", latex):
+        if found[-1].count("{") == found[-1].count("}"):
+            found.append("")
+        found[-1] += piece
+    return [part for part in found if part]

@@ -258,3 +258,8 @@ def test_lanes_are_listed_in_their_order():
     claim = register()["gqa-only-q"]
     assert list(report.lanes_of(claim)) == [lane for lane in report.LANES if lane in report.lanes_of(claim)]
     assert report.lanes_of(replace(claim, id="not-proved", lanes=("numeric", "exact"))) == ("exact", "numeric")
+
+
+def test_the_names_in_a_refusal_become_formulas():
+    told = report.in_formulas("nothing declares W_O^1 invertible, nor Theta_1, Pi and G; Gain stays")
+    assert told == r"nothing declares $W_O^{1}$ invertible, nor $\Theta_1$, $\Pi$ and $G$; Gain stays"

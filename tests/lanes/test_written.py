@@ -6,7 +6,7 @@ import pytest
 
 from qkvtheory import HypothesisError, gauge
 from qkvtheory.claims.register import register
-from qkvtheory.lanes.written import Written, WrittenWorld, both_sides, equations
+from qkvtheory.lanes.written import WIDE, Written, WrittenWorld, both_sides, equations, folded, lines, width
 
 W = WrittenWorld()
 A, B, C = (W.matrix(name, "d", "d") for name in "ABC")
@@ -18,7 +18,7 @@ A, B, C = (W.matrix(name, "d", "d") for name in "ABC")
     (A.inverse(), "A^{-1}"), (A.inverse().mT, r"A^{-\top}"), (A.mT.inverse(), r"A^{-\top}"),
     ((A + B).inverse(), "(A + B)^{-1}"), (W.identity("d") @ A, "A"), (W.function("f")(A, B), r"f(A,\, B)"),
     (W.softmax(A @ B.mT), r"\mathrm{softmax}(AB^{\top})"), (W.matrix("W", "d", "p").right_inverse(), "W^{R}"),
-    (A + W.matrix("b", "1", "d"), r"A + \mathbf{1}b"),
+    (A + W.matrix("b", "1", "d"), r"A + \mathbf{1}b"), (A + -1 * B, "A - B"), (A + -1 * (B + C), "A - (B + C)"),
     (A.mT.mT, "A"), (A.inverse().mT.mT, "A^{-1}"), (A.mT.inverse().inverse(), r"A^{\top}"),
     ((A + B).inverse().mT, r"(A + B)^{-\top}"), ((A @ B).mT.mT, "(AB)"),
     (W.matrix("W", "d", "p").right_inverse().mT, r"(W^{R})^{\top}"),
@@ -62,3 +62,11 @@ def test_the_printed_equation_follows_the_construction(monkeypatch):
 def test_written_has_a_shape():
     assert (A @ W.matrix("M", "d", "p")).shape == ("d", "p")
     assert Written("x", "n", "d").mT.shape == ("d", "n")
+
+
+def test_what_is_wider_than_a_page_is_folded():
+    long = r"f(A_{1},\, " + r"A_{1, 2},\, " * 30 + "B) + C - D"
+    found = lines(long)
+    assert len(found) > 2 and all(width(line) <= WIDE and line.count("{") == line.count("}") for line in found)
+    assert " ".join(line.strip() for line in found) == long
+    assert folded(long, "{}= ").startswith(r"\begin{aligned}&{}= f(A_{1}") and folded("A + B") == "A + B"

@@ -25,6 +25,8 @@ from sphinx.domains.std import StandardDomain
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from qkvtheory.lanes.written import folded
+
 from .build import boxes_of, build_of
 from .elements import el, element
 from .links import links
@@ -171,7 +173,7 @@ def consequences(claim: dict[str, Any], hypothesis: str) -> Iterable[nodes.Node]
     says = f"{broken['message']}:" if broken["latex"] else sentence(broken["message"])
     yield el("p", el("strong", f"Without {hypothesis}"), *inline(f": {says}" if broken["message"] else "."))
     if broken["latex"]:
-        yield display(broken["latex"])
+        yield display(folded(broken["latex"]))
     yield controls_table([c for c in claim["controls"] if c["hypothesis"] == hypothesis], with_hypothesis=False)
 
 
@@ -192,8 +194,7 @@ class ProofSteps(ClaimDirective):
 
     def step(self, claim: dict[str, Any], at: int, failing: dict[str, str]) -> element:
         step = claim["steps"][at]
-        tex = step["latex"] if not at else f"{{}}= {step['latex']}"
-        parts: list[nodes.Node] = [display(tex)]
+        parts: list[nodes.Node] = [display(folded(step["latex"], "{}= " if at else ""))]
         unnamed = [needed for needed in step["needs"] if not step["reason"].startswith(f"{needed}:")]
         tags = [part for needed in unnamed for part in (nodes.Text(" "), el("span", needed, class_="tag"))]
         if step["reason"] or tags:

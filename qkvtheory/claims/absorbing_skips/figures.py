@@ -220,7 +220,7 @@ BASELINE = Claim(
     statement=(
         "Published (Figures 1 and 2 of 2510.23912): for MLPs with a basis-transformed skip and $h=256,512,768$ a trained GELU MLP "
         "without skip reaches 4-5% relative error and a mean cosine of 0.999, where the best linear map reaches 9-10% and about 0.995. "
-        "The captions do not give the set-up. By cos-error-relation the two pairs of numbers fit each other. A student without a skip "
+        "The captions do not give the set-up. As sine and cosine the two pairs of numbers fit each other. A student without a skip "
         "takes orthogonal bases into its weights, at the same error, so the problem is $x+\\mathrm{MLP}(x)\\approx\\mathrm{MLP}'(x)$. For a teacher at uniform "
         "$\\pm1/\\sqrt{\\text{fan-in}}$ initialization, width $4h$, $x\\sim N(0,I)$, the baseline hardly depends on $h$: with "
         "$z\\sim N(0,\\frac13+\\frac1{3h})$ and $\\epsilon(z)=\\phi(z)-z/2$, "

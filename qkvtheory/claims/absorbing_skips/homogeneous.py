@@ -141,7 +141,7 @@ HOMOGENEOUS = Claim(
     statement=(
         "If $B(tx)=t^kB(x)$ for all $t>0$ and all blocks of the kind, with $k>0$ and $k\\ne1$, no $M\\ne0$ is absorbable, at any width. "
         "Put $D(x)=xM+B(x)-B'(x)$; then $D(tx)-t^kD(x)=(t-t^k)\\,xM$, so $D$ cannot vanish at both $x$ and $tx$ unless $xM=0$. ReLU$^2$ "
-        "and ReGLU without biases have $k=2$. The equation is for $t=k=2$, and $\\mathrm{rho}_2$ is any activation of degree 2."
+        "and ReGLU without biases have $k=2$. The equation is for $t=k=2$, and $\\rho_2$ is any activation of degree 2."
     ),
     hypotheses=(
         Hypothesis(
@@ -420,7 +420,7 @@ DEEP = Claim(
     chapter=CHAPTER,
     title="More layers do not help them",
     statement=(
-        "For blocks as in homogeneous-no-absorption with $k>1$, or as in gated-no-absorption, no composition of $L$ residual blocks "
+        "For homogeneous blocks of degree $k>1$ or gated blocks, both without biases, no composition of $L$ residual blocks "
         "$x\\mapsto x+B_l(x)$ equals a composition of $L$ blocks $B'_l$ without skips. At 0 the derivative of the first is the identity, "
         "of the second it is 0: each block is $o(\\|x\\|)$. The equations print the derivative of their difference, in the direction "
         "$X$, for two layers of each kind; one layer is the step of the induction. For ReLU and GELU stacks the question is open."

@@ -433,10 +433,10 @@ GELU_IFF = Claim(
     chapter=CHAPTER,
     title="GELU, SiLU and softplus: the same condition",
     statement=(
-        "For GELU, SiLU and softplus the condition of relu-absorption-iff is necessary and sufficient as well. Flipping $S$ is exact for "
+        "For GELU, SiLU and softplus the condition for ReLU is necessary and sufficient as well. Flipping $S$ is exact for "
         "them. Conversely $\\phi(tz)/t\\to\\max(z,0)$ as $t\\to\\infty$, so putting $tx$ for $x$ and dividing by $t$ turns an identity "
         "between their blocks into one between ReLU blocks with the same weights. Biases vanish in the limit: with them the condition "
-        "on $W_{up},W_{down}$ stays necessary, and it is sufficient by sign-flip-identity. The equation prints the units of $S$ as an "
+        "on $W_{up},W_{down}$ stays necessary, and it is sufficient by flipping $S$. The equation prints the units of $S$ as an "
         "MLP of their own, with $M=-W_{up}W_{down}$."
     ),
     hypotheses=(

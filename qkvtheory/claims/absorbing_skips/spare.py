@@ -39,9 +39,9 @@ BOTH = (True, True)
 def linear_branch(w: Any) -> Pairs:
     """The new units alone, for a map given in factors; and beside B."""
     x, phi = tokens(w), split(w)
-    U, V, M, mlp = w.matrix("U", "d", "s"), w.matrix("V", "s", "d"), w.matrix("M", "d", "d"), an_mlp(w, phi)
+    U, W, M, mlp = w.matrix("U", "d", "s"), w.matrix("W", "s", "d"), w.matrix("M", "d", "d"), an_mlp(w, phi)
     return [
-        (call(absorption.linear_units(phi, U, V, 1), x, name="MLP"), x @ U @ V),
+        (call(absorption.linear_units(phi, U, W, 1), x, name="MLP"), x @ U @ W),
         (absorption.spare_units(mlp, M, 1)(x), x @ M + mlp(x)),
     ]
 
@@ -169,7 +169,7 @@ SPARE = Claim(
     title="Twice the rank of the map in spare units always suffices",
     statement=(
         "Let $\\phi(z)-\\phi(-z)=cz$. Hidden units with inputs $[I,-I]$ and outputs $\\frac1c[M;-M]$ compute $xM$, so $2d$ more units "
-        "absorb any $M$; with $M=UV$, inputs $[U,-U]$ and outputs $\\frac1c[V;-V]$, $2\\operatorname{rank}M$ do. Hence every network "
+        "absorb any $M$; with $M=UW$, inputs $[U,-U]$ and outputs $\\frac1c[W;-W]$, $2\\operatorname{rank}M$ do. Hence every network "
         "without norms, with both skips and invertible $W_Q$'s, can be rewritten with all $W_Q=I$ and the skips kept: its MLPs absorb "
         "$M_l=\\Theta_l^{-1}\\Theta_{l+1}-I$. The price is $2d$ hidden units in each layer, $4d^2$ weights, where $d^2$ were to be saved. "
         "The first equation prints the new units for $c=1$."
@@ -324,7 +324,7 @@ SHARP = Claim(
         "For ReLU without biases, $d\\ge2$, $\\operatorname{rank}M=d$ and generic weights, fewer than $d$ never do: $k$ more units only "
         "help if $\\operatorname{rank}(M+W_{up}[:,S]W_{down}[S,:])\\le k$ for some $S$. The new input vectors are old ones turned "
         "around; the new numbers are the $d\\times d$ matrix $s$, as many as eliminating $W_Q$ had saved. The equation prints the "
-        "units of $I$ as an MLP of their own, for $c=1$; the lower bound is decided from the kinks, as in relu-absorption-iff, at $d=2$."
+        "units of $I$ as an MLP of their own, for $c=1$; the lower bound is decided from the kinks, as in the theorem on ReLU blocks, at $d=2$."
     ),
     hypotheses=(
         LAW,

@@ -107,13 +107,16 @@ COST = Claim(
         "$Ld^2-[\\frac{d(d-1)}2+Ldd_h-\\frac{d(d_h-1)}2]$, and under RoPE $Ld^2-[\\frac{d(d-1)}2+Ld-\\frac d2]$; otherwise "
         "$L\\,\\frac{d(d-d_h)}2$, and under RoPE $L\\,\\frac{d^2}2$. LayerNorm with both skips: $Ld(d-1)-[\\frac{(d-1)(d-2)}2+Ldd_h-\\frac{H(d_h-1)(d_h-2)}2]$. It is the "
         "dimension of all $W_Q$ less that of the orbit of $(I,\\dots,I)$ under the bases of stream and heads. (Measured as ranks at $d\\le6$. "
-        "For a network of the sizes of GPT-2 small the formula gives 6,208,523 of 7,077,888.)"
+        f"For a network of the sizes of GPT-2 small the formula gives {freedom.query_identity_cost(GPT2_SMALL):,} of "
+        f"{GPT2_SMALL.layers * GPT2_SMALL.d**2:,}.)"
     ),
     hypotheses=(
         Hypothesis(
             "H1", "positions that leave the heads alone", "additive or no positions; with RoPE its own formulas hold"
         ),
-        Hypothesis("H2", "where dim-network holds", "generic remaining weights, and the hypotheses of dim-network"),
+        Hypothesis(
+            "H2", "where the sum for networks holds", "generic remaining weights, and the hypotheses of that sum"
+        ),
     ),
     sources=(Source("derived", note="dimension of an orbit; measured as differences of ranks"),),
     uses=("dim-network", "head-gauge"),

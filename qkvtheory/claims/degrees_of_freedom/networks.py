@@ -154,7 +154,7 @@ NETWORKS = Claim(
     statement=(
         "The redundancy of a network is a sum. *Stream*, for each free basis ($2L+1$ without skips, $L+1$ with one kind, $1$ with both): $d^2$; "
         "with RMSNorm $\\frac{d(d-1)}2$, and $1$ more for $\\varepsilon=0$; with LayerNorm $\\frac{(d-1)(d-2)}2$. *Positions* added to tokens: $d$, "
-        "with LayerNorm $d-1$. *Heads*, per layer: as in dim-per-layer. *Gains*: $d$ for each of the $2L+1$ norms. *Invisible to LayerNorm*: "
+        "with LayerNorm $d-1$. *Heads*, per layer: as for a layer alone. *Gains*: $d$ for each of the $2L+1$ norms. *Invisible to LayerNorm*: "
         "$L((H+2g)d_h+m)+v'$ in reads, $L(Hd_h+m)+v+T$ in writes. *ReLU or SwiGLU*: $m$ per layer; the second input of a gated neuron is one more "
         "read. *Biases everywhere*, without norm: $2gd_h$ per layer, with $g$ key/value heads, without the keys' half under RoPE, and $(2L+1)d$. A tied readout, with "
         "both skips and no norm or RMSNorm, leaves $\\frac{d(d-1)}2$ of the stream and no translation; one $W_Q$ for all layers, with both "

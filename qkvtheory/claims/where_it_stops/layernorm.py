@@ -42,26 +42,31 @@ def layered(w: Any, layers: int = 1, biases: bool = True, **options: Any) -> Net
 
 
 def mean_free(w: Any) -> Pairs:
-    """LayerNorm is RMSNorm of the row without its mean; a block hands such rows on; the ends."""
+    """LayerNorm is RMSNorm of the row without its mean; the ends hand such rows on."""
     x, tokens, ends = w.matrix("X", "n", "d"), w.tokens(), layered(w, layers=0)
-    block = layered(w, biases=w.lane in NUMBERS).blocks[0]
-    new, new_ends = norms.without_means(block), norms.center(ends)
+    new_ends = norms.center(ends)
     return [
         (layer_norm(w)(x), rms(w, eps=LayerNorm().eps)(norms.centered(x))),
-        (call(new, norms.centered(x), name="block"), norms.centered(block(x))),
         (new_ends.stream(tokens), norms.centered(ends.stream(tokens))),
         same(w, new_ends, ends),
     ]
 
 
+def block_hands_on(w: Any) -> Pairs:
+    """A block makes rows without mean of rows without mean. Too long to print."""
+    x, block = w.matrix("X", "n", "d"), layered(w, biases=w.lane in NUMBERS).blocks[0]
+    return [(call(norms.without_means(block), norms.centered(x), name="block"), norms.centered(block(x)))]
+
+
 def networks(w: Any) -> Pairs:
-    """Numbers: centered, then rotated; a tied readout stays tied; and gains may stay until then."""
+    """The block; in numbers also centered, then rotated; a tied readout stays tied; and gains may stay until then."""
     if not whole_networks(w):
-        return []
+        return block_hands_on(w)
     old, tied, turn = layered(w), layered(w, tied=True), w.orthogonal("O", "d", "rmsnorm-orthogonal-only")
     gains = with_norms(w.network(1, T2, biases=True), lambda k: layer_norm(w, gain=gain(w, f"gamma_{k}")))
     new = norms.center(old)
     return [
+        *block_hands_on(w),
         same(w, new, old),
         (new.stream(w.tokens()), norms.centered(old.stream(w.tokens()))),
         same(w, rotations.rotate(new, turn), old),
