@@ -52,8 +52,13 @@ def faults(feature: Any, found: dict[str, list[Any]], claims: dict[str, Any]) ->
 
 
 def table(columns: Iterable[str], rows: list[element]) -> element:
-    head = el("thead", el("tr", *(el("th", *inline(title), scope="col") for title in columns)))
+    head = el("thead", el("tr", *(heading(title) for title in columns)))
     return el("div", el("table", head, el("tbody", *rows), class_="boundaries"), class_="scroll")
+
+
+def heading(title: str) -> element:
+    """A formula in a heading has a name as well, for whoever hears the table."""
+    return el("th", *inline(title), scope="col", aria_label=title.strip("$") if title.startswith("$") else None)
 
 
 def row(feature: Any, found: dict[str, list[Any]], claims: dict[str, Any]) -> element:
