@@ -98,7 +98,7 @@ def spare_units(mlp: MLP, M: Any, c: Any = None) -> MLP:
 
     >>> relu = lambda z: np.maximum(z, 0)
     >>> mlp = spare_units(MLP(relu, np.eye(2), np.eye(2)), np.array([[1.0, 2.0], [2.0, 4.0]]))
-    >>> mlp.W_up.shape, mlp(np.array([[-1.0, 1.0]])).tolist()
+    >>> mlp.W_up.shape, mlp(np.array([[-1.0, 1.0]])).round(9).tolist()
     ((2, 4), [[1.0, 3.0]])
     """
     check_units(mlp, M)

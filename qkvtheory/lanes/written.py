@@ -209,7 +209,7 @@ def width(latex: str) -> int:
     """How many letters one sees, and one more for each plus, minus and comma, which have space around them.
 
     >>> width(r"\\mathrm{f}(X + Y,\\, W_{up})")
-    9
+    11
     """
     visible = re.sub(r"\\mathrm|[{}^_,;\\ ]", "", re.sub(r"\\(?!mathrm)[A-Za-z]+", "x", latex))
     return len(visible) + len(re.findall(r" [+-] |,\\,", latex))

@@ -274,7 +274,11 @@ RMSNORM_ORTHOGONAL_ONLY = Claim(
         ),
         Hypothesis("H2", "not the zero matrix", "$G\\ne0$, as every change of basis is; the converse needs it"),
     ),
-    sources=(NOTE, Source("derived", note="the proof by finitely many rows; that G = 0 must be excluded")),
+    sources=(
+        NOTE,
+        Source("paper", "ashkboos2024slicegpt", note="that rotations pass, put to use in trained models"),
+        Source("derived", note="the proof by finitely many rows; that G = 0 must be excluded"),
+    ),
     sides=rotations_pass,
     special={"exact": exactly_the_rotations, "numeric": measured},
     also=a_network,
