@@ -6,21 +6,21 @@ to rounding, so that the rank shows as a gap between singular values. On finitel
 take more of them until it stays.
 
 ``layer_dimension`` and ``network_dimension`` measure what ``qkvtheory.freedom`` predicts, on the package's own layers.
-``exact_dimension`` does without floats and without a gap: dual numbers over a prime field.
+``exact_rank`` does without floats and without a gap: dual numbers over a prime field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from math import ceil
 from typing import Any
 
 import numpy as np
 
 from qkvtheory import positions
-from qkvtheory.attention import Heads, causal, rational, rms_norm
+from qkvtheory.activations import gelu_tanh, relu, swiglu
+from qkvtheory.attention import Heads, causal, rms_norm
 from qkvtheory.freedom import Architecture, Layer, parameters
 from qkvtheory.network import MLP, Attention, Block, Network, normed, past
 
@@ -138,41 +138,9 @@ def analytic_softmax(scores: Any, keep: Any = None) -> Any:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def gelu_tanh(z: Any) -> Any:
-    """GELU in its tanh form, z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2. Hendrycks and Gimpel (1606.08415)."""
-    return 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
-
-
-def relu(z: Any) -> Any:
-    """max(z, 0), by the sign of the real part: analytic where no entry is 0."""
-    return np.where(z.real > 0, z, 0)
-
-
-def relu_squared(z: Any) -> Any:
-    """max(z, 0)^2, by the sign of the real part: analytic where no entry is 0."""
-    return relu(z) ** 2
-
-
-def reglu(z: Any) -> Any:
-    """ReGLU of both inputs side by side: max(a, 0) b for z = [a | b]."""
-    a, b = np.split(z, 2, axis=-1)
-    return relu(a) * b
-
-
 def analytic_rms_norm(z: Any) -> Any:
     """RMSNorm without gain and without the small constant under the root."""
     return z / np.sqrt((z * z).mean(axis=-1, keepdims=True))
-
-
-def silu(z: Any) -> Any:
-    """z / (1 + exp(-z))."""
-    return z / (1 + np.exp(-z))
-
-
-def swiglu(z: Any) -> Any:
-    """SiLU(a) b for z = [a | b]. Shazeer 2020 (2002.05202)."""
-    a, b = np.split(z, 2, axis=-1)
-    return silu(a) * b
 
 
 def layer_norm(gain: Any, eps: float) -> Callable[[Any], Any]:
@@ -430,142 +398,3 @@ def network_dimension(a: Architecture, sequences: int | None = None, seed: int =
     """
     function, weights = network_function(a, sequences, seed)
     return functional_dimension(function, [*weights.values()])
-
-
-# -- without floats ----------------------------------------------------------------------------------------------------
-
-PRIME = 2**31 - 1  # two products of residues fit into 64 bits
-
-
-class Dual:
-    """value + slope * epsilon modulo 2^31 - 1, epsilon^2 = 0: a number and its derivatives, ``slope`` an int64 array.
-
-    Ring operations, division, and whole numbers and fractions beside it; for arrays of dtype object.
-    """
-
-    __slots__ = ("slope", "value")
-
-    def __init__(self, value: int, slope: Any):
-        self.value, self.slope = value, slope
-
-    def __add__(self, other: Any) -> Dual:
-        if other.__class__ is Dual:
-            return Dual((self.value + other.value) % PRIME, (self.slope + other.slope) % PRIME)
-        return Dual((self.value + residue(other)) % PRIME, self.slope)
-
-    __radd__ = __add__
-
-    def __neg__(self) -> Dual:
-        return Dual(-self.value % PRIME, -self.slope % PRIME)
-
-    def __sub__(self, other: Any) -> Dual:
-        return self + -other
-
-    def __rsub__(self, other: Any) -> Dual:
-        return -self + other
-
-    def __mul__(self, other: Any) -> Dual:
-        if other.__class__ is Dual:
-            slope = (self.value * other.slope + other.value * self.slope) % PRIME
-            return Dual(self.value * other.value % PRIME, slope)
-        number = residue(other)
-        return Dual(self.value * number % PRIME, number * self.slope % PRIME)
-
-    __rmul__ = __mul__
-
-    def __rtruediv__(self, other: Any) -> Dual:
-        inverse = pow(self.value, -1, PRIME)
-        return Dual(inverse, -(inverse * inverse % PRIME) * self.slope % PRIME) * other
-
-
-def residue(number: Any) -> int:
-    """What a whole number or a fraction stands for modulo the prime."""
-    numerator, denominator = Fraction(number).as_integer_ratio()
-    return numerator * pow(denominator, -1, PRIME) % PRIME
-
-
-def exact_dimension(function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], seed: int = 0) -> int:
-    """The rank of the Jacobian at a random point of a prime field: exact, and read off without any gap.
-
-    ``function`` as for ``functional_dimension``, of arrays of dtype object with these ``shapes``, by +, -, *, / and @
-    alone. The rank at generic real points is at least this; it is more only with a small probability, the degree
-    of a minor over 2^31. (From few inputs it is too small, as with floats.)
-
-    >>> exact_dimension(lambda a, b: a @ b, [(4, 1), (1, 3)])
-    6
-    """
-    rng, count = np.random.default_rng(seed), sum(int(np.prod(shape)) for shape in shapes)
-    units = np.eye(count, dtype=np.int64)
-    point = np.array([Dual(int(v), unit) for v, unit in zip(rng.integers(1, PRIME, count), units, strict=True)])
-    outputs = function(*shaped(point, [np.empty(shape) for shape in shapes]))
-    return rank_modulo(np.stack([output.slope for output in outputs.ravel()]))
-
-
-def rank_modulo(a: np.ndarray) -> int:
-    """The rank of an int64 matrix of residues, by elimination."""
-    a, rank = a.copy(), 0
-    for column in range(a.shape[1]):
-        pivots = np.flatnonzero(a[rank:, column])
-        if not len(pivots):
-            continue
-        first = rank + pivots[0]
-        a[[rank, first]] = a[[first, rank]]
-        row = a[rank] * pow(int(a[rank, column]), -1, PRIME) % PRIME
-        below = rank + pivots[pivots > 0]
-        factors = a[below, column]
-        a[below] = (a[below] - factors[:, None] * row % PRIME) % PRIME
-        rank += 1
-    return rank
-
-
-def squared_length_norm(center: bool) -> Callable[[Any], Callable[[Any], Any]]:
-    """x / (1 + |x|^2) in the place of x / sqrt(|x|^2 / d + eps): it has the same symmetries, and no root."""
-
-    def norm(gain: Any) -> Callable[[Any], Any]:
-        def apply(z: Any) -> Any:
-            z = z - z.sum(axis=-1, keepdims=True) * Fraction(1, z.shape[-1]) if center else z
-            z = z * (1 / (1 + (z * z).sum(axis=-1, keepdims=True)))
-            return z if gain is None else z * gain
-
-        return apply
-
-    return norm
-
-
-def cubic(z: Any) -> Any:
-    return z * z + z * z * z
-
-
-def cubic_gated(z: Any) -> Any:
-    a, b = np.split(z, 2, axis=-1)
-    return cubic(a) * b
-
-
-RATIONAL = Functions(
-    rational,
-    {"GELU": cubic, "tanh": cubic, "ReLU": lambda z: z * z * z, "SwiGLU": cubic_gated},
-    {"none": lambda gain: None, "RMSNorm": squared_length_norm(False), "LayerNorm": squared_length_norm(True)},
-    lambda n, planes: positions.rational_rope(n, len(planes)),
-    scale=1,
-)
-
-
-def exact_network_dimension(a: Architecture, sequences: int | None = None, seed: int = 0) -> int:
-    """As ``network_dimension``, over a prime field, with rational functions of the same symmetries in the place of
-    softmax, activation and norm: (1 + s^2) / sum, z^2 + z^3 (z^3 for ReLU, to keep the scales), x / (1 + |x|^2).
-
-    Raises ValueError for biases, since the row pattern, unlike softmax, sees a key bias, and for norms with eps 0.
-
-    >>> exact_network_dimension(Architecture())
-    124
-    """
-    if a.biases or a.norm == "RMSNorm, eps 0":
-        raise ValueError("biases and norms with eps 0 have no rational stand-in of the same symmetries; measure floats")
-    shapes = network_shapes(a)
-    count, tokens = inputs_for(a, sequences, 1.5, seed)
-    whole = (tokens if a.heads else np.rint(100 * tokens)).astype(int).astype(object)
-    return exact_dimension(
-        lambda *given: built_network(a, dict(zip(shapes, given, strict=True)), count, RATIONAL)(whole),
-        [*shapes.values()],
-        seed,
-    )

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from qkvtheory import Attention, freedom, redundancy
+from qkvtheory import Attention, activations, exact_rank, freedom, redundancy
 from qkvtheory.attention import Heads, causal, rms_norm, softmax
 from qkvtheory.freedom import CASES, LAYERS, Architecture, Layer, layer_redundancy
 from qkvtheory.positions import rope
@@ -48,7 +48,7 @@ def test_units_of_the_parameters_do_not_matter():
 
 def test_the_scale_of_a_relu_neuron_is_redundant():
     shapes = (4, 3), (3, 2)
-    assert functional_dimension(lambda a, b: redundancy.relu(INPUTS @ a) @ b, drawn(*shapes)).rank == 18 - 3
+    assert functional_dimension(lambda a, b: activations.relu(INPUTS @ a) @ b, drawn(*shapes)).rank == 18 - 3
     assert functional_dimension(lambda a, b: np.tanh(INPUTS @ a) @ b, drawn(*shapes)).rank == 18
 
 
@@ -101,11 +101,11 @@ def test_the_functions_agree_with_the_usual_ones_on_real_numbers():
     z = np.random.default_rng(2).normal(size=(2, 6, 4))
     positive = np.maximum(z, 0)
     assert np.allclose(redundancy.analytic_softmax(z), softmax(z), rtol=1e-14)
-    assert np.array_equal(redundancy.relu(z), positive)
-    assert np.array_equal(redundancy.relu_squared(z), positive**2)
-    assert np.array_equal(redundancy.reglu(z), positive[..., :2] * z[..., 2:])
+    assert np.array_equal(activations.relu(z), positive)
+    assert np.array_equal(activations.relu_squared(z), positive**2)
+    assert np.array_equal(activations.reglu(z), positive[..., :2] * z[..., 2:])
     assert np.allclose(redundancy.analytic_rms_norm(z), rms_norm(eps=0.0)(z), rtol=1e-14)
-    assert np.allclose(redundancy.gelu_tanh(np.array([-9.0, 0, 1, 9])), [0, 0, 0.8411919906, 9], atol=1e-9)
+    assert np.allclose(activations.gelu_tanh(np.array([-9.0, 0, 1, 9])), [0, 0, 0.8411919906, 9], atol=1e-9)
 
 
 def test_a_mask_goes_through_the_softmax():
@@ -185,7 +185,7 @@ def test_the_network_that_is_measured_is_the_packages():
         attention = Attention(core, *(weights[f"W_{c}^{layer}"] for c in "QKVO"))
         read = norm(x, weights[f"gain^{2 * layer}"])
         x = x + np.concatenate([attention(sequence) for sequence in np.split(read, 3)])
-        hidden = redundancy.gelu_tanh(norm(x, weights[f"gain^{2 * layer + 1}"]) @ weights[f"W_up^{layer}"])
+        hidden = activations.gelu_tanh(norm(x, weights[f"gain^{2 * layer + 1}"]) @ weights[f"W_up^{layer}"])
         x = x + hidden @ weights[f"W_down^{layer}"]
     np.testing.assert_allclose(function(*weights.values()), norm(x, weights["gain^4"]) @ weights["D"], rtol=1e-10)
 
@@ -214,8 +214,8 @@ def test_the_products_of_one_head_only():
 
 
 def test_dual_numbers_know_the_rules_of_derivatives():
-    x, y = redundancy.Dual(3, np.array([1, 0])), redundancy.Dual(5, np.array([0, 1]))
-    p = redundancy.PRIME
+    x, y = exact_rank.Dual(3, np.array([1, 0])), exact_rank.Dual(5, np.array([0, 1]))
+    p = exact_rank.PRIME
 
     def both(z):
         return z.value, z.slope.tolist()
@@ -232,9 +232,9 @@ def test_dual_numbers_know_the_rules_of_derivatives():
 def test_the_rank_modulo_a_prime():
     rng = np.random.default_rng(6)
     a, b = (rng.integers(0, 1000, shape) for shape in ((9, 3), (3, 7)))
-    assert redundancy.rank_modulo(a @ b) == 3
-    assert redundancy.rank_modulo(np.zeros((3, 2), dtype=np.int64)) == 0
-    assert redundancy.rank_modulo(np.array([[1, 2], [redundancy.PRIME - 1, redundancy.PRIME - 2]])) == 1
+    assert exact_rank.rank_modulo(a @ b) == 3
+    assert exact_rank.rank_modulo(np.zeros((3, 2), dtype=np.int64)) == 0
+    assert exact_rank.rank_modulo(np.array([[1, 2], [exact_rank.PRIME - 1, exact_rank.PRIME - 2]])) == 1
 
 
 def test_both_ways_find_the_same_rank():
@@ -245,7 +245,7 @@ def test_both_ways_find_the_same_rank():
         return (z * z * z) @ b  # like ReLU it keeps one scale for each neuron
 
     assert (
-        redundancy.exact_dimension(function, [(4, 3), (3, 2)])
+        exact_rank.exact_dimension(function, [(4, 3), (3, 2)])
         == functional_dimension(function, drawn((4, 3), (3, 2))).rank
     )
 
@@ -253,4 +253,4 @@ def test_both_ways_find_the_same_rank():
 def test_what_has_no_rational_stand_in_is_refused():
     for a in (CASES["biases everywhere, no norm, T2, L = 1"], CASES["RMSNorm, eps 0, T2, L = 1"]):
         with pytest.raises(ValueError, match="no rational stand-in"):
-            redundancy.exact_network_dimension(a)
+            exact_rank.exact_network_dimension(a)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from qkvtheory.absorption import spare_units
+from qkvtheory.activations import gelu_tanh
 from qkvtheory.attention import Heads, rms_norm
 from qkvtheory.network import MLP, Attention, Block, Network, normed, past
-from qkvtheory.redundancy import gelu_tanh
 from qkvtheory.stacks import carry, exactly
 from qkvtheory.widgets.state import State, check_choice, check_flag, complete
 from qkvtheory.widgets.text import listed, num

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qkvtheory import Attention, Heads, count, freedom, gauge, redundancy, similarity, stacks
+from qkvtheory import Attention, Heads, activations, count, freedom, gauge, redundancy, similarity, stacks
 from qkvtheory.claims.degrees_of_freedom import (
     CLAIMS,
     counts,
@@ -226,9 +226,9 @@ def test_gradients_are_those_of_the_loss():
 
 def test_more_inputs_do_not_raise_the_rank_of_units(monkeypatch):
     """A unit that is on, or off, at every input would look redundant."""
-    few = [units.unit_redundancy(act, double) for act, double in ((redundancy.relu, False), (redundancy.reglu, True))]
+    few = [units.unit_redundancy(act, double) for act, double in ((activations.relu, False), (activations.reglu, True))]
     monkeypatch.setattr(units, "INPUTS", 4 * units.INPUTS)
-    more = [units.unit_redundancy.__wrapped__(*case) for case in ((redundancy.relu, False), (redundancy.reglu, True))]
+    more = [units.unit_redundancy.__wrapped__(*case) for case in ((activations.relu, False), (activations.reglu, True))]
     assert few == more == [units.UNITS, 2 * units.UNITS]
 
 

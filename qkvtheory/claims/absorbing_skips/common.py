@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qkvtheory.activations import relu, silu
 from qkvtheory.claims.model import Source
 from qkvtheory.lanes.settings import Setting, plain_scores
 from qkvtheory.network import MLP
@@ -30,17 +31,9 @@ def bare(s: Setting) -> bool:
 # -- activations -------------------------------------------------------------------------------------------------------
 
 
-def relu(z: Any) -> Any:
-    return z * (z > 0)
-
-
 def gelu(z: Any) -> Any:
     """z Phi(z), with the normal distribution function Phi."""
     return z * (1 + np.vectorize(math.erf, otypes=[float])(z / math.sqrt(2))) / 2
-
-
-def silu(z: Any) -> Any:
-    return z * (1 + np.tanh(z / 2)) / 2
 
 
 def softplus(z: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
 
 from qkvtheory import absorption, gauge
+from qkvtheory.activations import gelu_tanh
 from qkvtheory.claims.absorbing_skips.common import BARE, CHAPTER, OURS
 from qkvtheory.claims.absorbing_skips.kinks import narrow
 from qkvtheory.claims.model import AtMost, Claim, Control, Hypothesis, Pairs, Source
@@ -112,11 +113,6 @@ COSINE = Claim(
 TEACHERS = {16: 32, 32: 16}  # width: how many are drawn, since the mean output of a narrow one varies much
 SAMPLES = 1000
 WITHIN = 0.05  # a prediction for the average teacher, against these
-
-
-def gelu_tanh(z: Any) -> Any:
-    """GELU in its tanh form, with no power of z to wait for."""
-    return z * (1 + np.tanh(math.sqrt(2 / math.pi) * z * (1 + 0.044715 * z * z))) / 2
 
 
 def predicted(h: int, affine: bool) -> float:

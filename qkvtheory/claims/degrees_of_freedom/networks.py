@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import freedom, redundancy
+from qkvtheory import exact_rank, freedom, redundancy
 from qkvtheory.claims.degrees_of_freedom.common import CHAPTER
 from qkvtheory.claims.degrees_of_freedom.dimensions import (
     compared,
@@ -27,7 +27,7 @@ SMALL, ATTENTION_SKIP = CASES["no norm, T2, L = 1"], CASES["no norm, TA, L = 1"]
 @cache
 def exact(a: Architecture) -> int:
     """Redundant parameters over a prime field, with rational functions in the place of softmax, GELU and norms."""
-    return freedom.parameters(a) - redundancy.exact_network_dimension(a)
+    return freedom.parameters(a) - exact_rank.exact_network_dimension(a)
 
 
 def stand_ins() -> dict[str, Architecture]:

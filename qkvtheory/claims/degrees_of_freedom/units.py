@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge, redundancy
+from qkvtheory import activations, gauge, redundancy
 from qkvtheory.claims.degrees_of_freedom.common import CHAPTER, OURS
 from qkvtheory.claims.model import Claim, Control, Hypothesis, Pairs, Statement, call
 from qkvtheory.lanes.settings import Setting
@@ -17,16 +17,12 @@ from qkvtheory.network import MLP
 Activation = Callable[[Any], Any]
 
 
-def relu(z: Any) -> Any:
-    return np.where(z > 0, z, 0 * z)
-
-
 def leaky(z: Any) -> Any:
     return np.where(z > 0, z, z / 8)
 
 
 def squared(z: Any) -> Any:
-    return relu(z) ** 2
+    return activations.relu(z) ** 2
 
 
 def gated(gate: Activation) -> Activation:
@@ -61,7 +57,7 @@ def units_rescaled(w: Any) -> Pairs:
     """ReLU, leaky ReLU and the square of ReLU; any gate, whose linear half is scaled."""
     gate = gated(np.tanh) if w.lane == "numeric" else gated(lambda a: a * a * a - a)
     return [
-        rescaled(w, relu),
+        rescaled(w, activations.relu),
         rescaled(w, leaky),
         rescaled(w, squared, degree=2),
         rescaled(w, gate, double=True),
@@ -70,18 +66,18 @@ def units_rescaled(w: Any) -> Pairs:
 
 def curved(w: Any) -> Activation:
     """An activation that is not homogeneous: GELU in floats, a polynomial elsewhere."""
-    return redundancy.gelu_tanh if w.lane == "numeric" else lambda z: z * z * z + z
+    return activations.gelu_tanh if w.lane == "numeric" else lambda z: z * z * z + z
 
 
 def negative(w: Any) -> Pairs:
     """What would be the construction, with the scale -2 for every unit."""
-    mlp, x = some_mlp(w, relu), w.matrix("X", "n", "d")
-    new = MLP(relu, -2 * mlp.W_up, mlp.W_down / -2, -2 * mlp.b_up, mlp.b_down)
+    mlp, x = some_mlp(w, activations.relu), w.matrix("X", "n", "d")
+    new = MLP(activations.relu, -2 * mlp.W_up, mlp.W_down / -2, -2 * mlp.b_up, mlp.b_down)
     return [(new(x), mlp(x))]
 
 
 def negative_refused(w: Any) -> Pairs:
-    mlp = some_mlp(w, relu)
+    mlp = some_mlp(w, activations.relu)
     return [(gauge.rescale_units(mlp, -1 * scales(w)).W_up, mlp.W_up)]
 
 
@@ -108,12 +104,12 @@ def unit_redundancy(act: Activation, double: bool = False) -> int:
 
 def units_measured(_: Any) -> Pairs:
     scales_of = {
-        (redundancy.relu, False): 1,
-        (redundancy.relu_squared, False): 1,
-        (redundancy.swiglu, True): 1,
-        (redundancy.reglu, True): 2,
-        (redundancy.gelu_tanh, False): 0,
-        (redundancy.silu, False): 0,
+        (activations.relu, False): 1,
+        (activations.relu_squared, False): 1,
+        (activations.swiglu, True): 1,
+        (activations.reglu, True): 2,
+        (activations.gelu_tanh, False): 0,
+        (activations.silu, False): 0,
         (np.tanh, False): 0,
     }
     return [(each * UNITS, unit_redundancy(act, double)) for (act, double), each in scales_of.items()]
@@ -161,7 +157,7 @@ ACTIVATION_GAUGE = Claim(
         ),
         Control("H1", "the half of the gate scaled, a gate of GELU", gate_scaled, lanes=("exact", "numeric")),
         Control(
-            "H1", "GELU: $m$ dimensions predicted all the same", predicted(1, redundancy.gelu_tanh), lanes=("rank",)
+            "H1", "GELU: $m$ dimensions predicted all the same", predicted(1, activations.gelu_tanh), lanes=("rank",)
         ),
         Control("H2", "a negative scale under ReLU", negative, lanes=("exact", "numeric")),
         Control("H2", "asking for a negative scale", negative_refused, lanes=("exact", "numeric"), refused="positive"),
@@ -172,7 +168,7 @@ ACTIVATION_GAUGE = Claim(
             lanes=("exact", "numeric"),
         ),
         Control(
-            "construction", "one scale counted for a ReLU gate", predicted(1, redundancy.reglu, True), lanes=("rank",)
+            "construction", "one scale counted for a ReLU gate", predicted(1, activations.reglu, True), lanes=("rank",)
         ),
     ),
 )

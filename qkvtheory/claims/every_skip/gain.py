@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qkvtheory import gauge, redundancy
+from qkvtheory import activations, gauge, redundancy
 from qkvtheory.attention import Heads
 from qkvtheory.claims.every_skip.bases import NOTE, sublayer
 from qkvtheory.claims.every_skip.conjugation import CHAPTER, unbiased
@@ -59,10 +59,10 @@ def attention_block() -> Layer:
 
 BLOCKS: dict[str, Callable[[], Layer]] = {
     "tanh": lambda: mlp_block(np.tanh),
-    "GELU (tanh form)": lambda: mlp_block(redundancy.gelu_tanh),
-    "ReLU": lambda: mlp_block(redundancy.relu),
-    "ReLU squared": lambda: mlp_block(redundancy.relu_squared),
-    "ReGLU": lambda: mlp_block(redundancy.reglu, 2 * HIDDEN),
+    "GELU (tanh form)": lambda: mlp_block(activations.gelu_tanh),
+    "ReLU": lambda: mlp_block(activations.relu),
+    "ReLU squared": lambda: mlp_block(activations.relu_squared),
+    "ReGLU": lambda: mlp_block(activations.reglu, 2 * HIDDEN),
     "single-head attention": attention_block,
 }
 

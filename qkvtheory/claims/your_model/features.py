@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qkvtheory.activations import swiglu
 from qkvtheory.attention import Heads, causal, rms_norm, sliding_window
 from qkvtheory.network import MLP, Attention, Block, Network
 from qkvtheory.norms import LayerNorm, RMSNorm
@@ -92,11 +93,6 @@ def attention(rng: np.random.Generator, kind: Kind) -> Attention:
     biases = {f"b_{c}": drawn(rng, 1, w) for c, w in zip("QKVO", (p, k, k, D), strict=True)} if kind.biases else {}
     weights = drawn(rng, D, p), drawn(rng, D, k), drawn(rng, D, k), drawn(rng, p, D)
     return Attention(Heads(kind.heads, groups=kind.groups, **kind.core()), *weights, **biases)
-
-
-def swiglu(z: np.ndarray) -> np.ndarray:
-    a, b = np.split(z, 2, axis=-1)
-    return a / (1 + np.exp(-a)) * b
 
 
 def rms(rng: np.random.Generator) -> RMSNorm:
