@@ -67,14 +67,20 @@ def version(library: str) -> str | None:
         return None
 
 
-def store(result: Mapping[str, Any], out: str | None) -> None:
-    """Write a result as JSON, or print it. Raises OSError when the file cannot be written."""
+def store(result: Mapping[str, Any], out: str | None, quiet: bool = False) -> None:
+    """Write a result as JSON, or print it. Raises OSError when the file cannot be written.
+
+    The old file is replaced at once by the new one: a run that is stopped leaves one of the two.
+    """
     text = json.dumps(result, indent=1) + "\n"
     if out is None:
         print(text, end="")
         return
-    Path(out).write_text(text, "utf8")
-    print(f"wrote {out}")
+    part = Path(out).with_suffix(".part")
+    part.write_text(text, "utf8")
+    part.replace(out)
+    if not quiet:
+        print(f"wrote {out}")
 
 
 class Missing(RuntimeError):
