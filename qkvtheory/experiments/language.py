@@ -18,7 +18,7 @@ from qkvtheory.experiments.runs import finite
 from qkvtheory.experiments.training import Recipe, fit, mean_loss
 
 CONTEXT = 64
-SHAPE = {"vocab": 256, "context": CONTEXT, "layers": 2, "d": 64, "heads": 4}
+SHAPE: dict[str, Any] = {"vocab": 256, "context": CONTEXT, "layers": 2, "d": 64, "heads": 4}
 STEPS, BATCH = 500, 32
 POINTS = 10  # measurements on the way
 
@@ -45,7 +45,7 @@ def train(config: Config, recipe: Recipe, curve: bool = True) -> tuple[Model, di
         return {"loss": evaluate(model, text().val)}
 
     log = fit(model, batch, recipe, measure, recipe.steps // POINTS if curve else 0)
-    row = {
+    row: dict[str, Any] = {
         "loss": finite(evaluate(model, text().val)),
         "train_loss": finite(evaluate(model, text().train[: len(text().val)])),
         "parameters": parameters(model),
