@@ -125,6 +125,7 @@ class Config:
 class Attention(nn.Module):
     """An attention sublayer: the weights its variant learns, and nothing else."""
 
+    W_O: Any
     w: Any  # of the 2D correction
     table: Any
     cos: Any  # of the rotary positions
@@ -197,7 +198,7 @@ class Attention(nn.Module):
         groups = self.variant.groups or c.heads
         q, k, v = split(q, c.heads), split(k, groups), split(v, groups)
         if c.qk_norm:
-            q, k = (F.rms_norm(z, z.shape[-1:], g, EPS) for z, g in ((q, self.gain_Q), (k, self.gain_K)))
+            q, k = self.normed(q, k)
         if c.positions == "rope":
             cos, sin = (table[:n].to(q.dtype) for table in (self.cos, self.sin))
             q, k = (turned(z, cos[n - z.shape[-2] :], sin[n - z.shape[-2] :]) for z in (q, k))
@@ -211,6 +212,11 @@ class Attention(nn.Module):
         fused = causal and mask is None and last is None
         heads = F.scaled_dot_product_attention(q, k, v, mask, is_causal=fused, scale=self.scale)
         return heads.transpose(-2, -3).flatten(-2) @ self.W_O
+
+    def normed(self, q: Any, k: Any) -> tuple[Any, Any]:
+        """QK-norm: RMSNorm of each head's queries and keys, (..., head width)."""
+        q, k = (F.rms_norm(z, z.shape[-1:], g, EPS) for z, g in ((q, self.gain_Q), (k, self.gain_K)))
+        return q, k
 
     @property
     def scale(self) -> float:
