@@ -29,7 +29,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "nonlinear": {"query": "nonlinear", "score_scale": 0.5},
     "bottleneck": {"query": "bottleneck", "score_scale": 0.5},
 }
-DECAYS: dict[str, tuple[float, ...]] = {name: (0.1, 0.03125, 0.0) for name in list(MODELS)[:4]}
+DECAYS: dict[str, tuple[float, ...]] = {  # where more than one is tried
+    "linear": (0.1, 0.03125, 0.0),
+    "linear + QK-norm": (0.1, 0.0),
+    "identity": (0.1, 0.0),
+    "identity, half scale": (0.1, 0.03125, 0.0),
+}
 DECAY, RATES, SEEDS = 0.1, (3e-3, 1e-2, 3e-2, 1e-1, 3e-1), (0, 1, 2)
 RECIPE = Recipe(steps=200, batch=BATCH, warmup=20)
 PUBLISHED = {  # validation losses of a later independent tuning at the GPT-3-Large shape (Sang 2026, public fork)
