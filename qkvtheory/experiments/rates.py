@@ -38,7 +38,7 @@ DECAYS: dict[str, tuple[float, ...]] = {  # where more than one is tried
 DECAY, RATES, SEEDS = 0.1, (3e-3, 1e-2, 3e-2, 1e-1, 3e-1), (0, 1, 2)
 RECIPE = Recipe(steps=200, batch=BATCH, warmup=20)
 PUBLISHED = {  # validation losses of a later independent tuning at the GPT-3-Large shape (Sang 2026, public fork)
-    "source": "sang2026",
+    "source": "sang2026tuning",
     "loss": {"linear": 2.5504, "linear + QK-norm": 2.5403, "nonlinear": 2.5464},
     "first": {"linear": 2.956, "nonlinear": 2.919},  # v1 of 2603.13381, one learning rate each
 }
