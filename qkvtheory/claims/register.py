@@ -11,12 +11,14 @@ from qkvtheory.claims import (
     every_skip,
     keys_equal_values,
     kv_cache,
+    nonlinear_queries,
     queries_equal_keys,
     reparametrization,
     restoring_direction,
     shared_queries,
     skipless,
     three_products,
+    training_evidence,
     where_it_stops,
     your_model,
 )
@@ -36,6 +38,8 @@ CHAPTERS: dict[str, Any] = {
     "restoring-direction": restoring_direction,
     "keys-equal-values": keys_equal_values,
     "kv-cache": kv_cache,
+    "nonlinear-queries": nonlinear_queries,
+    "training-evidence": training_evidence,
     "your-model": your_model,
 }
 

@@ -3,7 +3,7 @@
 Each bridge runs a construction on symbols and prints what came out as a Rocq term, beside the definition of the same
 name in ``proofs/Reparametrization.v``. Rocq decides whether the two are equal; a damaged construction is rejected.
 The bridges of whole networks, with biases, norms and every kind of skip, are in ``bridge_stacks``; those of tied
-projections and of caches in ``bridge_tying``.
+projections and of caches in ``bridge_tying``, those of nonlinear queries in ``bridge_queries``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from qkvtheory.lanes import bridge_absorption, bridge_norms, bridge_stacks, bridge_tying
+from qkvtheory.lanes import bridge_absorption, bridge_norms, bridge_queries, bridge_stacks, bridge_tying
 from qkvtheory.lanes.columns import Columns
 from qkvtheory.lanes.rocq import atom, rocq
 from qkvtheory.lanes.symbols import (
@@ -323,6 +323,7 @@ PARTS = (
     (bridge_norms.BRIDGES, bridge_norms.HEADER),
     (bridge_tying.BRIDGES, bridge_tying.HEADER),
     (bridge_absorption.BRIDGES, bridge_absorption.HEADER),
+    (bridge_queries.BRIDGES, bridge_queries.HEADER),
 )
 BRIDGES = {name: bridge for bridges, _ in PARTS for name, bridge in bridges.items()}
 

@@ -136,6 +136,10 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
         "posthoc-tying",
     ),
     "KvCache": ("slim-exact",),
+    "NonlinearQueries": (
+        "nonlinear-query-beyond-orbit",
+        "nonlinear-query-gauge",
+    ),
 }
 LEMMAS: dict[str, tuple[str, str]] = {
     claim: (stem, claim.replace("-", "_")) for stem, claims in CHAPTERS.items() for claim in claims
@@ -197,6 +201,8 @@ COMPANIONS: dict[str, tuple[str, ...]] = {  # further lemmas that must be closed
     "kv-gradient-map": ("retrieve_tangent",),
     "mla-is-kv-on-latent": ("latent_rank", "absorbed_run"),
     "slim-exact": ("slim_iff", "slim_needs_square"),
+    "nonlinear-query-beyond-orbit": ("linear_in_other_bases", "linear_beside_identity"),
+    "nonlinear-query-gauge": ("nonlinear_query_gauge_rms", "nonlinear_query_blocks"),
 }
 BRIDGES: dict[str, tuple[str, ...]] = {  # what the claim's theorem has to have in common with the Python
     "r-products": ("reads",),
@@ -302,4 +308,6 @@ BRIDGES: dict[str, tuple[str, ...]] = {  # what the claim's theorem has to have 
     "tied-recurrence": ("tied_sums",),
     "posthoc-tying": ("mha", "turn_heads", "tie_after"),
     "slim-exact": ("mha_biased", "slim", "run_slim"),
+    "nonlinear-query-beyond-orbit": ("residual_query",),
+    "nonlinear-query-gauge": ("residual_query", "ask", "rebase_query"),
 }

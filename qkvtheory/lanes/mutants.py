@@ -20,9 +20,9 @@ from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
-from qkvtheory import absorption, energy, gauge, lossless, norms, rotations, stacks, symmetric, tying
+from qkvtheory import absorption, energy, gauge, lossless, norms, queries, rotations, stacks, symmetric, tying
 
-MODULES = (gauge, stacks, norms, rotations, absorption, symmetric, lossless, tying, energy)
+MODULES = (gauge, stacks, norms, rotations, absorption, symmetric, lossless, tying, energy, queries)
 PROJECTIONS = {"W_Q", "W_K", "W_V"}
 ENDS = {"0": -1, "-1": 0}  # an index at one end, and the one at the other
 INVERSES = {"inverse", "right_inverse", "invert"}

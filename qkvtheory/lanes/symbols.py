@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qkvtheory import absorption, gauge, lossless, network, norms, rotations, stacks, tying
+from qkvtheory import absorption, gauge, lossless, network, norms, queries, rotations, stacks, tying
 from qkvtheory.lanes.rocq import atom, rocq
 from qkvtheory.words import Word, opaque, symbol
 
@@ -56,6 +56,9 @@ class Code:
     spare_units: Any = absorption.spare_units
     spare_units_sharp: Any = absorption.spare_units_sharp
     eliminate_with_spare_units: Any = absorption.eliminate_with_spare_units
+    ResidualQuery: Any = queries.ResidualQuery
+    QueryAttention: Any = queries.QueryAttention
+    rebase_query: Any = queries.rebase_query
 
 
 # -- the layers of the statements --------------------------------------------------------------------------------------

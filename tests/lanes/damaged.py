@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qkvtheory import absorption, gauge, lossless, norms, rotations, stacks, tying
+from qkvtheory import absorption, gauge, lossless, norms, queries, rotations, stacks, tying
 from qkvtheory.lanes import bridge
 
 
@@ -343,6 +343,33 @@ class BiasBeforeReadout(bridge.Code().Network):
         return y if self.readout_bias is None else y + self.readout_bias
 
 
+class IdentityForgotten(queries.ResidualQuery):
+    def __call__(self, x):
+        return self.added(x)
+
+
+class NormBehind(queries.ResidualQuery):
+    """The norm on what the query writes, not on what it reads."""
+
+    def __call__(self, x):
+        return x + self.inner_norm(self.act(x @ self.W_1) @ self.W_2)
+
+
+class StreamAsks(queries.QueryAttention):
+    """It asks with the stream itself."""
+
+    def __call__(self, x, memory=None):
+        return queries.with_matrix(self, x.identity("d"))(x)
+
+
+def keys_of_a_query_left(attention, theta):
+    return replace(queries.rebase_query(attention, theta), W_K=attention.W_K)
+
+
+def query_left(attention, theta):
+    return replace(queries.rebase_query(attention, theta), query=attention.query)
+
+
 SKIPPING = ("run_block", "run_block_mlp_skip", "run_block_both_skips", "run_block_biased", "run_stage", "run_stack")
 SKIPPING += ("run_learned", "run_linear")
 DAMAGED = {
@@ -438,6 +465,11 @@ DAMAGED = {
     "mean of LayerNorm": (bridge.Code(LayerNorm=MeanLeft), ("layer_norm",)),
     "gain of RMSNorm": (bridge.Code(RMSNorm=GainBefore), ("rms_norm",)),
     "bias of a readout": (bridge.Code(Network=BiasBeforeReadout), ("run_last",)),
+    "identity beside a query": (bridge.Code(ResidualQuery=IdentityForgotten), ("residual_query", "ask")),
+    "norm inside a query": (bridge.Code(ResidualQuery=NormBehind), ("residual_query", "ask")),
+    "query of a sublayer": (bridge.Code(QueryAttention=StreamAsks), ("ask",)),
+    "keys of a query": (bridge.Code(rebase_query=keys_of_a_query_left), ("rebase_query",)),
+    "query in its old basis": (bridge.Code(rebase_query=query_left), ("rebase_query",)),
     "tokens": (bridge.Code(tied_sums=sums_of_the_next), ("tied_sums",)),
     "units": (bridge.Code(MLP=WrittenTwice), ("run_units",)),
     "flipped units": (bridge.Code(flip=flipped_bias_left), ("flip",)),
