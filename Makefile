@@ -51,7 +51,7 @@ test: $(TEST_READY) book  ## set up, then format, lint, types and every test
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	$(SAY) "Tests"
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 check:  ## run the checks now, whether or not anything changed
 	@rm -f $(VERDICT)
