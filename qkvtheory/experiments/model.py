@@ -9,7 +9,7 @@ weights have the names and the orientation of the package: ``blocks.0.attention.
 >>> model(torch.zeros(3, 4, dtype=torch.long)).shape
 torch.Size([3, 4, 5])
 >>> tuple(model.blocks[0].attention.W_Z.shape), parameters(model)
-((8, 8), 816)
+((8, 8), 800)
 """
 
 from __future__ import annotations
@@ -419,16 +419,13 @@ def config_of(text: str, where: str) -> Config:
 def to_network(model: Any, n: int) -> Any:
     """The model as a ``qkvtheory.Network`` in float64, for sequences of n tokens given as rows (one-hot, or numbers).
 
-    The network gives a row of logits for each token; with ``pool`` the model's logits are their mean. Raises ValueError
-    for a nonlinear query, which no matrix W_Q is.
+    The network gives a row of logits for each token; with ``pool`` the model's logits are their mean. A nonlinear query
+    becomes a ``qkvtheory.queries.QueryAttention``.
     """
     import qkvtheory as package
     from qkvtheory.activations import gelu_tanh
 
     c = model.config
-
-    def array(weight: Any) -> Any:
-        return weight.detach().double().cpu().numpy()
 
     def norm(module: Norm) -> Any:
         if module.kind == "none":
@@ -438,13 +435,31 @@ def to_network(model: Any, n: int) -> Any:
 
     blocks = []
     for block in model.blocks:
-        attention = package.Attention(core(block.attention, n), *map(array, written_out(block.attention)))
+        attention = sublayer(block.attention, n)
         mlp = package.MLP(gelu_tanh, array(block.mlp.W_up), array(block.mlp.W_down))
         norms = norm(block.attention_norm), norm(block.mlp_norm)
         blocks.append(package.Block(attention, mlp, block.attention_skip, block.mlp_skip, *norms))
     positions = array(model.positions)[:n] if c.positions == "learned" else None
     readout = None if c.tied else array(model.readout)
     return package.Network(array(model.embedding), blocks, readout, positions, norm=norm(model.norm))
+
+
+def array(weight: Any) -> Any:
+    return weight.detach().double().cpu().numpy()
+
+
+def sublayer(attention: Any, n: int) -> Any:
+    """The attention sublayer in the package, every tie written out, for n tokens."""
+    from qkvtheory.activations import gelu_tanh
+    from qkvtheory.network import Attention as Projections
+    from qkvtheory.queries import QueryAttention, published_query
+
+    if attention.config.query != "nonlinear":
+        return Projections(core(attention, n), *map(array, written_out(attention)))
+    W_1, W_2, inner, outer = map(array, (attention.W_1, attention.W_2, attention.gain_inner, attention.gain_outer))
+    W_K, W_V = keys_and_values(attention)
+    query = published_query(gelu_tanh, W_1, W_2, inner[None], outer[None], EPS)
+    return QueryAttention(core(attention, n), query, *map(array, (W_K, W_V, attention.W_O)))
 
 
 def core(attention: Any, n: int) -> Any:
@@ -457,7 +472,7 @@ def core(attention: Any, n: int) -> Any:
     correction = None
     if attention.variant.corrected:
         s, added = (
-            float(torch.as_tensor(attention.temperature).detach()),
+            float(torch.as_tensor(attention.temperature, dtype=torch.float64).detach()),
             attention.added(n, causal=False).detach().double().numpy(),
         )
 
@@ -480,10 +495,16 @@ def written_out(attention: Any) -> tuple[Any, Any, Any, Any]:
     """W_Q, W_K, W_V, W_O with every tie written out. Raises ValueError for a nonlinear query."""
     a, kind, query = attention, attention.variant.kind, attention.config.query
     if query == "nonlinear":
-        raise ValueError("a nonlinear query is not a matrix; call attention.queries(x) and the core instead")
+        raise ValueError("a nonlinear query is not a matrix; use sublayer(attention, n)")
     if kind in ("Q=K-V", "Q=K=V"):
         return a.W_Z, a.W_Z, a.W_V if kind == "Q=K-V" else a.W_Z, a.W_O
     eye = torch.eye(a.config.d, dtype=a.W_O.dtype, device=a.W_O.device)
     W_Q = a.W_Q if query == "linear" else eye if query == "identity" else eye + a.W_1 @ a.W_2
-    W_K, W_V = a.recall((a.W_V, a.W_C)) if kind == "QV-Ka" else (a.W_K, a.W_V) if kind == "QKV" else (a.W_Z, a.W_Z)
-    return W_Q, W_K, W_V, a.W_O
+    return W_Q, *keys_and_values(a), a.W_O
+
+
+def keys_and_values(a: Any) -> tuple[Any, Any]:
+    """W_K and W_V of a sublayer with queries of its own."""
+    if a.variant.kind == "QV-Ka":
+        return a.recall((a.W_V, a.W_C))
+    return (a.W_K, a.W_V) if a.variant.kind == "QKV" else (a.W_Z, a.W_Z)

@@ -82,14 +82,15 @@ class Log:
         return not math.isfinite(self.losses[-1]) or self.last > 2 * self.minimum
 
 
-def optimizer(model: Any, recipe: Recipe) -> Any:
-    """AdamW; weight decay for matrices, not for gains and the weights of a correction."""
+def optimizer(model: Any, recipe: Recipe, fused: bool | None = None) -> Any:
+    """AdamW; weight decay for matrices, not for gains and the weights of a correction. ``fused``: as in PyTorch."""
     weights = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in weights if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.rate, betas=(recipe.beta1, recipe.beta2))
+    betas = (recipe.beta1, recipe.beta2)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.rate, betas=betas, fused=fused)
 
 
 def rate(recipe: Recipe, step: int) -> float:
@@ -114,18 +115,34 @@ def tensors(batch: Batch, device: Any) -> Batch:
 
 def update(model: Any, adam: Any, recipe: Recipe, step: int, batches: list[Batch], device: Any = "cpu") -> float:
     """One step of the optimizer on the mean of these batches; the loss before it."""
+    losses, _ = descend(model, adam, recipe, step, batches, device)
+    return sum(float(loss) for loss in losses)
+
+
+def descend(
+    model: Any, adam: Any, recipe: Recipe, step: int, batches: list[Batch], device: Any = "cpu", loss_of: Any = None
+) -> tuple[list[Any], Any]:
+    """``update`` without waiting for the device: the share of every batch in the loss, and the length of the gradient
+    before clipping, as tensors.
+
+    ``loss_of``: what to call for ``model.loss``. Where it is PyTorch's DistributedDataParallel, gradients are exchanged
+    with the last batch only.
+    """
+    loss_of = model.loss if loss_of is None else loss_of
     for group in adam.param_groups:
         group["lr"] = rate(recipe, step)
-    total = 0.0
-    for batch in batches:
-        with precision(recipe, device):
-            loss = model.loss(*tensors(batch, device)) / len(batches)
-        loss.backward()
-        total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    losses = []
+    for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
+        alone = loss_of.no_sync() if left and hasattr(loss_of, "no_sync") else contextlib.nullcontext()
+        with alone:
+            with precision(recipe, device):
+                loss = loss_of(*tensors(batch, device)) / len(batches)
+            loss.backward()
+        losses.append(loss.detach())
+    length = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     adam.step()
     adam.zero_grad()
-    return total
+    return losses, length
 
 
 def precision(recipe: Recipe, device: Any) -> Any:
