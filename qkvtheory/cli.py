@@ -1,4 +1,4 @@
-"""The command line: ``python -m qkvtheory check | list | show | count``.
+"""The command line: ``python -m qkvtheory check | list | show | count | train | sweep | decode``.
 
 Exit codes: 0 pass, 1 a check failed, 2 bad input.
 """
@@ -53,6 +53,9 @@ def readable(message: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     from qkvtheory.count import command as count_command
+    from qkvtheory.experiments import decode as decode_command
+    from qkvtheory.experiments import sweep as sweep_command
+    from qkvtheory.experiments import train as train_command
 
     top = argparse.ArgumentParser(
         prog="python -m qkvtheory", description="Check the claims of the book on this machine."
@@ -82,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="L",
-        help="symbolic, exact, numeric, count, rank, formal (all by default)",
+        help="symbolic, exact, numeric, count, rank, experiment, formal (all by default)",
     )
     check.add_argument("--json", metavar="FILE", help="write the manifest here")
     listing = add(
@@ -95,6 +98,12 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("id", metavar="ID")
     count = add("count", run_count, "parameters, multiply-accumulates and KV cache of a model", count_command.EXAMPLE)
     count_command.options(count)
+    train = add("train", run_train, "train a small model with any variant (needs PyTorch)", train_command.EXAMPLE)
+    train_command.options(train)
+    sweep = add("sweep", run_sweep, "train a grid of variants, rates, seeds, ...", sweep_command.EXAMPLE)
+    sweep_command.options(sweep)
+    decode = add("decode", run_decode, "go on with a text, or time decoding with real caches", decode_command.EXAMPLE)
+    decode_command.options(decode)
     return top
 
 
@@ -238,6 +247,7 @@ def controls_of(claim: Any) -> Iterator[tuple[str, str]]:
 
 def run_show(args: argparse.Namespace) -> int:
     from qkvtheory.claims.register import register
+    from qkvtheory.evidence import findings
     from qkvtheory.lanes.check import calculation
     from qkvtheory.lanes.report import lanes_of
 
@@ -245,6 +255,8 @@ def run_show(args: argparse.Namespace) -> int:
     c = register()[id]
     print(f"{c.id} ({c.rank}, chapter {c.chapter})\n{plain(c.title)}\n")
     print(textwrap.fill(plain(c.statement), 110))
+    for finding in findings(id):
+        print("\n" + textwrap.fill(f"{plain(finding.question)} {finding.sentence}", 110, subsequent_indent="   "))
     headings = {h.id: f"{h.id} {h.name}: {h.sentence}" for h in c.hypotheses} | {"construction": "wrong constructions"}
     controls = list(controls_of(c))
     for hypothesis, heading in headings.items():
@@ -374,3 +386,37 @@ def run_count(args: argparse.Namespace) -> int:
     except ValueError as mistake:
         raise BadInput(str(mistake)) from mistake
     return OK
+
+
+# -- train, sweep and decode -------------------------------------------------------------------------------------------
+
+
+def run_train(args: argparse.Namespace) -> int:
+    from qkvtheory.experiments import train
+
+    return trained(train.run, args)
+
+
+def run_sweep(args: argparse.Namespace) -> int:
+    from qkvtheory.experiments import sweep
+
+    return trained(sweep.run, args)
+
+
+def run_decode(args: argparse.Namespace) -> int:
+    from qkvtheory.experiments import decode
+
+    return trained(decode.run, args)
+
+
+def trained(run: Any, args: argparse.Namespace) -> int:
+    """Whatever is missing or cannot be read or written is the user's to mend."""
+    from qkvtheory.experiments import Missing
+
+    try:
+        return run(args)
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        raise BadInput(f"{named}; what was written before stays") from error
+    except (Missing, ValueError) as mistake:
+        raise BadInput(str(mistake)) from mistake

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import os
 import shutil
 import statistics
@@ -12,7 +13,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,75 @@ def cached_decoding(n: int = 512, d: int = 512, heads: int = 8) -> Iterator[Row]
         yield Row(f"decode a token after {n}, {name} (peer: all again)", ms(a), ms(b), ratio)
 
 
+def decoding(contexts: tuple[int, ...] = (8192,), rounds: int = 5) -> Iterator[Row]:
+    """A token after a long context, from real caches, one core: Q-K=V and MQA against QKV in the same rounds."""
+    if importlib.util.find_spec("torch") is None:
+        yield Row("decoding from real caches", "not run here", budget="needs torch")
+        return
+    from qkvtheory.experiments import decode
+
+    rows = decode.measure(replace(decode.SHAPES["small"], contexts=contexts), ["Q-K=V", "MQA"], rounds)["runs"]
+    for context in contexts:
+        qkv, *others = (row for row in rows if row["context"] == context)
+        for row in others:
+            speeds = (f"{r['tokens_per_second']:.0f} tokens/s" for r in (row, qkv))
+            seconds = 1 / row["ratio_to_qkv"]
+            yield Row(f"decode at {context:,}: {row['model']} (peer: QKV; in time)", *speeds, seconds, "below 1")
+    equal = sum(row["cache_bytes"] == row["formula_bytes"] for row in rows)
+    yield Row("  caches whose bytes equal the formula", f"{equal}", f"{len(rows)}", equal / len(rows), "1")
+
+
+def training(
+    layers: int = 4, d: int = 128, heads: int = 4, n: int = 128, batch: int = 16, rounds: int = 5
+) -> Iterator[Row]:
+    """Training, forwards, backwards and AdamW, on one thread; the peer is Hugging Face's GPT-2 of this shape."""
+    what = f"train L = {layers}, d = {d}, tokens/s (peer: HF GPT-2)"
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ImportError:
+        yield Row(what, "not run here", budget="needs PyTorch and transformers")
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ours, peer = our_model(layers, d, heads, n), hf_gpt2(layers, d, heads, n)
+        a, b, ratio = in_turn(training_step(ours, n, batch), training_step(peer, n, batch), rounds)
+    finally:
+        torch.set_num_threads(threads)
+    yield Row(what, *(f"{batch * n / seconds:,.0f}" for seconds in (a, b)), 1 / ratio, "1 or more")
+
+
+def training_step(model: Any, n: int, batch: int) -> Callable[[], Any]:
+    """The same tokens, optimizer and clipping for any model."""
+    import torch
+
+    from qkvtheory.experiments.training import Recipe, descend, optimizer
+
+    x = torch.randint(256, (batch, n), generator=torch.Generator().manual_seed(0))
+    recipe, loss = Recipe(), getattr(model, "loss", None) or (lambda x, y: model(input_ids=x, labels=y).loss)
+    adam = optimizer(model, recipe)
+    return lambda: descend(model, adam, recipe, 0, [(x, x)], "cpu", loss)
+
+
+def our_model(layers: int, d: int, heads: int, n: int) -> Any:
+    from qkvtheory.experiments.model import Config, Model
+
+    return Model(Config(vocab=256, context=n, layers=layers, d=d, heads=heads))
+
+
+def hf_gpt2(layers: int, d: int, heads: int, n: int) -> Any:
+    """Random weights, no dropout; nothing is downloaded."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    tokens = {"vocab_size": 256, "bos_token_id": 0, "eos_token_id": 0}
+    sizes = {"n_positions": n, "n_embd": d, "n_layer": layers, "n_head": heads}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **tokens, **dropout)).train()
+    model.loss_type = "ForCausalLM"  # what it falls back to with a warning
+    return model
+
+
 def all_claims() -> Iterator[Row]:
     """Every claim in every lane but the formal one, by the command a user types."""
     lanes = ("symbolic", "exact", "numeric", "count", "rank")
@@ -271,6 +341,8 @@ LINES = (
     elimination,
     network_elimination,
     cached_decoding,
+    decoding,
+    training,
     all_claims,
     page_weight,
     book_builds,

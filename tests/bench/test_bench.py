@@ -54,6 +54,22 @@ def test_memory_counts_every_matrix_of_both_networks():
     assert time.ratio > 0 and memory.ratio > 1  # both networks are held at the end
 
 
+@pytest.mark.torch
+def test_the_training_peer_has_our_shape_and_both_learn():
+    """Biases are all that the peer has more; a step of either lowers its loss."""
+    pytest.importorskip("torch"), pytest.importorskip("transformers")
+    layers, d, heads, n = 2, 16, 2, 8
+    models = lines.our_model(layers, d, heads, n), lines.hf_gpt2(layers, d, heads, n)
+    ours, peer = (sum(p.numel() for p in model.parameters()) for model in models)
+    assert peer - ours == 9 * d * layers + d * (2 * layers + 1)
+    for model in models:
+        step = lines.training_step(model, n, batch=2)
+        first, second = (float(step()[0][0]) for _ in range(2))
+        assert second < first
+    (row,) = lines.training(layers, d, heads, n, batch=2, rounds=1)
+    assert row.ratio > 0 and row.ours != "not run here"
+
+
 def test_ratio_is_ours_over_peer():
     _, _, ratio = lines.in_turn(lambda: sum(range(200_000)), lambda: None, rounds=3)
     assert ratio > 1
