@@ -36,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "without norms, identity": COVERED | {"query": "identity"},
 }
 CARRIED = "without norms, QKV carried over"
-RATES, SEEDS = (4e-3, 8e-3, 16e-3), (0, 1, 2, 3, 4)
+RATES, SEEDS = (4e-3, 8e-3, 16e-3, 32e-3), (0, 1, 2, 3, 4)
 RECIPE = Recipe(steps=STEPS, batch=BATCH, warmup=50)
 PUBLISHED = {  # the authors' longer untied runs: validation losses, and how much lower (-) or higher the reduced one is
     "source": "karbevski2025kv",
@@ -98,7 +98,7 @@ def repeat(rows: Mapping[str, list[Row]]) -> list[Job]:
 
 
 def plan() -> Plan:
-    what = "Byte-level language models with and without a query projection, each at the best of three learning rates."
+    what = "Byte-level language models with and without a query projection, each at the best of four learning rates."
     return Plan("identity", what, setting(RECIPE), PUBLISHED, (tune, repeat, carries), {"corpus": text().info})
 
 

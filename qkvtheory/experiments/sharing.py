@@ -34,7 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "(Q=K=V)+": {"variant": "(Q=K=V)+"},
     "QV-Ka": {"variant": "QV-Ka"},
 }
-RATES, SEEDS = (4e-3, 8e-3, 16e-3), (0, 1, 2, 3, 4)
+RATES, SEEDS = (4e-3, 8e-3, 16e-3, 32e-3), (0, 1, 2, 3, 4)
 RECIPE = Recipe(steps=STEPS, batch=BATCH, warmup=50)
 PUBLISHED = {  # validation perplexity, 300M parameters, SlimPajama: the authors' slides on 2606.04032
     "source": "kayyam2026three",
@@ -64,7 +64,7 @@ def repeat(rows: Mapping[str, list[Row]]) -> list[Job]:
 
 
 def plan() -> Plan:
-    what = "Byte-level language models of every variant, each at the best of three learning rates."
+    what = "Byte-level language models of every variant, each at the best of four learning rates."
     return Plan("sharing", what, setting(RECIPE), PUBLISHED, (tune, repeat), {"corpus": text().info})
 
 
