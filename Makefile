@@ -25,7 +25,7 @@ LAB_READY   := $(VENV)/.ready-lab
 NODE_READY  := node_modules/.ready
 CLAIMS      := _build/claims.json
 VERDICT     := _build/claims.exit
-SOURCES     := $(shell find qkvtheory proofs -name '*.py' -o -name '*.v' -o -name '*.toml')
+SOURCES     := $(shell find qkvtheory proofs -name '*.py' -o -name '*.v' -o -name '*.toml') $(wildcard book/results/*.json)
 
 export PYTHONUTF8 = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -1,4 +1,4 @@
-"""Run one claim in the symbolic, exact, numeric and count lanes: the statement, its controls, its mutants."""
+"""Run one claim in every lane but the formal one: the statement, its controls, its mutants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qkvtheory.claims.model import AtMost, Call, Claim, Control, Pairs, Statemen
 from qkvtheory.errors import HypothesisError
 from qkvtheory.lanes.evaluate import broken_steps
 from qkvtheory.lanes.mutants import Mutant, mutants, planted
-from qkvtheory.lanes.results import ACCEPTED, REJECTED, ControlResult, LaneResult
+from qkvtheory.lanes.results import ACCEPTED, NOT_RUN, REJECTED, ControlResult, LaneResult
 from qkvtheory.lanes.settings import EXACT, FLOAT, Setting
 from qkvtheory.lanes.worlds import EVERYTHING, Comparison, Floats, Fractions, Hashes, Residues, Words, World
 from qkvtheory.words import Word
@@ -23,7 +23,7 @@ from qkvtheory.words import Word
 HASH_SEEDS = (11, 12)
 WRONG = (ValueError, ArithmeticError, TypeError, AttributeError, NameError, LookupError, RuntimeError, StopIteration)
 KILLED, CRASHED, SURVIVED, SAME = "killed", "crashed", "survived", "the same construction"
-COUNTED = ("count", "rank")  # lanes that compare integers
+COUNTED = ("count", "rank", "experiment")  # lanes that compare what is counted, or read from stored runs
 MARGIN = 1e3  # a rejected control differs by at least this many tolerances, and visibly
 VISIBLE = 1e-6
 
@@ -47,7 +47,10 @@ def comparison(world: World, pair: tuple[Any, Any]) -> Callable[[Any, Any], Comp
 
 
 def run_lane(claim: Claim, lane: str) -> LaneResult:
-    """The claim in one lane. Never raises for a false claim: it comes back red, with the reason."""
+    """The claim in one lane. Never raises for a false claim: it comes back red, with the reason.
+
+    A lane whose stored runs are not here is not run: that says nothing about the claim.
+    """
     start, result = time.perf_counter(), LaneResult()
     try:
         if lane in COUNTED:
@@ -56,6 +59,8 @@ def run_lane(claim: Claim, lane: str) -> LaneResult:
             check_statement(claim, lane, result)
             if result.status == "pass":
                 check_mutants(claim, lane, result)
+    except FileNotFoundError as missing:
+        result.status, result.reason = NOT_RUN, str(missing)
     except WRONG as error:
         result.fail(f"{type(error).__name__}: {error}")
     if lane == "exact" and claim.deep and result.status == "pass":
@@ -150,6 +155,8 @@ def run_control(claim: Claim, control: Control, lanes: tuple[str, ...]) -> Contr
             continue
         try:
             run_control_lane(claim, control, lane, result)
+        except FileNotFoundError as missing:
+            result.lanes[lane], result.reason = NOT_RUN, str(missing)
         except WRONG as error:
             result.lanes[lane] = ACCEPTED
             result.reason = f"the control itself failed: {type(error).__name__}: {error}"
@@ -286,7 +293,8 @@ def close(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def check_counts(claim: Claim, lane: str, result: LaneResult) -> None:
-    """Pairs of integers that must agree: counted, or measured as ranks."""
+    """Pairs that must agree: integers, counted or measured as ranks, or what is said of stored runs and what they say.
+    """
     for predicted, counted in claim.special[lane](None):
         result.comparisons += 1
         if predicted != counted:

@@ -22,6 +22,7 @@ from qkvtheory.chains import broken_without
 from qkvtheory.claims.model import Claim, value_of
 from qkvtheory.claims.register import left_out, register
 from qkvtheory.errors import HypothesisError
+from qkvtheory.evidence import findings
 from qkvtheory.lanes import formal
 from qkvtheory.lanes.check import WRONG, calculation, run_control, run_lane, sides_without
 from qkvtheory.lanes.results import ACCEPTED, FAIL, NOT_RUN, PASS, ControlResult, LaneResult
@@ -29,7 +30,7 @@ from qkvtheory.lanes.worlds import Words
 from qkvtheory.lanes.written import both_sides, equations
 from qkvtheory.words import Letter, Word, latex_name
 
-LANES = ("symbolic", "exact", "numeric", "count", "rank", "formal")
+LANES = ("symbolic", "exact", "numeric", "count", "rank", "experiment", "formal")
 PACKAGE = Path(qkvtheory.__file__).parent
 PROOFS = PACKAGE.parent / "proofs"
 UNCHECKED = {"figures", "widgets", "experiments"}  # parts of the package on which no verdict depends
@@ -175,6 +176,7 @@ def claim_entry(report: ClaimReport) -> dict[str, Any]:
         "lanes": {name: result.as_dict() for name, result in report.lanes.items()},
         "controls": [control.as_dict() for control in report.controls],
         "status": report.status,
+        "findings": [finding.as_dict() for finding in findings(c.id)],
     }
     try:
         return entry | {"equations": equations(c), "steps": proof_steps(c), "breaks": breaks(c)}
@@ -266,10 +268,13 @@ def versions() -> dict[str, str]:
 
 
 def sources_sha256() -> str:
-    """A hash of every source a verdict depends on: the package (without pictures and widgets), proofs and controls."""
+    """A hash of every source a verdict depends on: the package (without pictures and widgets), proofs and controls, and
+    the stored results of trainings.
+    """
     found = hashlib.sha256()
     files = [p for p in PACKAGE.rglob("*.py") if not UNCHECKED & set(p.relative_to(PACKAGE).parts)]
     files += [*PROOFS.glob("*.v"), *PROOFS.glob("controls.toml")]
+    files += (PACKAGE.parent / "book" / "results").glob("*.json")
     for path in sorted(files):
         found.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n".encode())
         found.update(path.read_bytes())

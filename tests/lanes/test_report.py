@@ -170,7 +170,7 @@ def test_what_did_not_run_is_not_a_pass():
 def sources(tmp_path, monkeypatch):
     """A small package of our own in the place of the real one."""
     package, proofs = tmp_path / "qkvtheory", tmp_path / "proofs"
-    for folder in (package / "figures", proofs):
+    for folder in (package / "figures", proofs, tmp_path / "book" / "results"):
         folder.mkdir(parents=True)
     for name in ("gauge.py", "figures/ladder.py"):
         (package / name).write_text("x = 1\n")
@@ -182,7 +182,7 @@ def sources(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("file", "matters"), [
     ("qkvtheory/gauge.py", True), ("proofs/A.v", True), ("qkvtheory/new.py", True), ("proofs/controls.toml", True),
-    ("qkvtheory/figures/ladder.py", False), ("qkvtheory/notes.txt", False),
+    ("qkvtheory/figures/ladder.py", False), ("qkvtheory/notes.txt", False), ("book/results/a.json", True),
 ])  # fmt: skip
 def test_the_hash_changes_when_a_source_changes(file, matters, sources):
     before = report.sources_sha256()

@@ -31,7 +31,7 @@ from .build import boxes_of, build_of
 from .elements import el, element
 from .links import links
 from .manifest import Manifest, status
-from .tables import badge, controls_table, lanes
+from .tables import badge, controls_table, lanes, verdict_badge
 from .text import display, inline
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Claim(ClaimDirective):
             "article",
             self.head(claim),
             el("div", *self.myst(claim["statement"]), *equations, class_="claim-statement"),
+            *answers(claim),
             *hypotheses(claim),
             lanes(claim),
             self.foot(claim, manifest),
@@ -124,6 +125,34 @@ class Claim(ClaimDirective):
                 part for part in (source.get("note"), source.get("provenance")) if part and part != "paper"
             )
             yield [*cited, *inline(f" {where}" if where else ""), *inline(f" ({said})" if said else "")]
+
+
+def answers(claim: dict[str, Any]) -> list[nodes.Node]:
+    """What our own runs say to the claim: a verdict in words for each question, with its numbers."""
+    items = [
+        el(
+            "li",
+            verdict_badge(found["verdict"]["word"]),
+            " ",
+            *inline(found["question"]),
+            el("small", *inline(measured(found))),
+        )
+        for found in claim.get("findings", [])
+    ]
+    return [el("ul", *items, class_="answers")] if items else []
+
+
+def measured(found: dict[str, Any]) -> str:
+    """The numbers of a verdict, and why it is none.
+
+    >>> measured({"ours": "+1.0%", "source": "a", "published": "+3.1%", "verdict": {"reason": "only 1 seed"}})
+    'Here +1.0%. Published: +3.1%. Only 1 seed.'
+    """
+    reason = found["verdict"]["reason"]
+    here = (f"Here {found['ours']}. " if found["ours"] else "") + ("Published" if found["source"] else "Expected")
+    return f"{here}: {sentence(found['published'])}" + (
+        f" {sentence(reason[0].upper() + reason[1:])}" if reason else ""
+    )
 
 
 def hypotheses(claim: dict[str, Any]) -> list[nodes.Node]:

@@ -25,6 +25,15 @@ def badge(state: str, words: dict[str, str] = WORDS) -> element:
     )
 
 
+def verdict_badge(word: str) -> element:
+    """What runs say to a published sentence, in words; only a clear answer has a color.
+
+    >>> verdict_badge("cannot tell").astext()
+    'cannot tell'
+    """
+    return el("span", word, class_=f"verdict {word.split(' at ')[0].replace(' ', '-')}")
+
+
 def controls_table(controls: list[dict[str, Any]], with_hypothesis: bool = True) -> nodes.Node:
     """The deliberately wrong runs: what was tried, where, how large the error was, and whether it was rejected.
 

@@ -7,9 +7,7 @@ from qkvtheory.claims.keys_equal_values.positions import KV_ROPE
 from qkvtheory.claims.keys_equal_values.relatives import LATENT, QV_KA, RECURRENCE
 from qkvtheory.claims.keys_equal_values.ties import DIMENSION_LOST, LOSSLESS, SINGLE_HEAD
 
-LEFT_OUT: dict[str, str] = {
-    "kv-associative-recall": "what trained networks reach; the page reports it with the authors' numbers",
-}
+LEFT_OUT: dict[str, str] = {}
 CLAIMS = (
     NAMES_EQUAL,
     LOSSLESS,
