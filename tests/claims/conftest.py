@@ -11,7 +11,7 @@ from qkvtheory.lanes import report
 
 pytest.register_assert_rewrite("tests.claims.chapter")  # its tests say what they compared
 
-LANES = ("symbolic", "exact", "numeric", "count", "rank")
+LANES = ("symbolic", "exact", "numeric", "count", "rank", "experiment")
 
 
 @cache
