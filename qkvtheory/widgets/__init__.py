@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qkvtheory.widgets import asymmetry, basis_change, cache, energy, gauge_counter, telescope
+from qkvtheory.widgets import asymmetry, basis_change, cache, energy, gauge_counter, telescope, trained_model
 
 __all__ = [
     "WIDGETS",
@@ -27,6 +27,7 @@ __all__ = [
     "Energy",
     "GaugeCounter",
     "Telescope",
+    "TrainedModel",
     "bundle",
     "static_html",
     "styles",
@@ -40,6 +41,7 @@ WIDGETS = {
     "energy": energy,
     "cache": cache,
     "gauge-counter": gauge_counter,
+    "trained-model": trained_model,
 }
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./qkv\.mjs";\n', re.MULTILINE)
 

@@ -130,3 +130,13 @@ class Telescope(figure("telescope")):  # type: ignore[misc]
     >>> figure = Telescope(mlp_skip=True)
     >>> figure.mlp_repair = "linear"
     """
+
+
+class TrainedModel(figure("trained-model")):  # type: ignore[misc]
+    """A small trained layer of attention that reverses eight digits: its answer and the map of every head.
+
+    Traits: sequence (a string of eight digits), variant ("QKV", "Q=K", "Q=K, 2 heads", "(Q=K)+" or "Q=K, skip").
+
+    >>> figure = TrainedModel(sequence="27182818")
+    >>> figure.variant = "QKV"
+    """
