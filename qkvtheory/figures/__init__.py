@@ -11,12 +11,12 @@ The numbers come from ``book/results/``, where ``qkvtheory.experiments`` stores 
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
+from qkvtheory.evidence import RESULTS, stored
+
+__all__ = ["FIGURES", "RESULTS", "Figure", "Figures", "picture", "stored"]
 
 
 class Figure(NamedTuple):
@@ -25,15 +25,6 @@ class Figure(NamedTuple):
     interactive: Callable[[], dict[str, Any]]
     still: Callable[[str], str]
     alt: str
-
-
-def stored(name: str) -> dict[str, Any]:
-    """The stored result of an experiment. Raises FileNotFoundError, saying how to make it."""
-    file = RESULTS / f"{name}.json"
-    if not file.is_file():
-        command = f"python -m qkvtheory.experiments.{name} --out book/results/{name}.json"
-        raise FileNotFoundError(f"book/results/{name}.json is not here; in a checkout of the book, run: {command}")
-    return json.loads(file.read_text("utf8"))
 
 
 class Figures(Mapping[str, Figure]):
@@ -45,6 +36,17 @@ class Figures(Mapping[str, Figure]):
         "pretrained-conditions": "pretrained",
         "slim": "slim",
         "absorb": "absorb",
+        "decode": "decode",
+        "sharing": "sharing",
+        "identity": "identity",
+        "rates": "rates",
+        "synthetic": "synthetic",
+        "pair-bound": "pair_bound",
+        "recall": "recall",
+        "digits": "digits",
+        "posthoc": "posthoc",
+        "padding": "padding",
+        "overfitting": "overfitting",
     }
 
     def __getitem__(self, name: str) -> Figure:
@@ -64,7 +66,8 @@ class Figures(Mapping[str, Figure]):
 
 
 FIGURES = Figures()
-PICTURES = ("projections_left",)  # modules with html(): drawings that take their colors from the page
+# Modules with html(): drawings that take their colors from the page.
+PICTURES = ("projections_left", "query_in_the_plane")
 
 
 def picture(name: str) -> str:

@@ -1,5 +1,6 @@
 """The charts: one set of numbers in every form, letters as letters, readable on light and dark, described in words."""
 
+import gzip
 import json
 import math
 import re
@@ -15,7 +16,32 @@ from qkvtheory.figures.style import BOTH, PALETTES
 
 plotly = pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
-NAMES = sorted(FIGURES)
+TRAININGS = {  # name -> words that its still must show
+    "decode": ("tokens", "milliseconds"),
+    "sharing": ("perplexity", "Q-K=V"),
+    "identity": ("change of loss", "identity"),
+    "rates": ("learning rate", "weight decay"),
+    "synthetic": ("REVERSE", "temperature"),
+    "pair-bound": ("mass over a pair", "bound"),
+    "recall": ("accuracy", "heads of"),
+    "digits": ("digits", "controls"),
+    "posthoc": ("validation loss", "tied afterwards"),
+    "padding": ("loss of Q-K=V", "predicted"),
+    "overfitting": ("training loss", "published"),
+}
+
+
+def is_here(name: str) -> bool:
+    """Trainings take hours, so a checkout may lack their results; all others must be here."""
+    if name not in TRAININGS:
+        return True
+    try:
+        return bool(stored(FIGURES.sources[name])["runs"])
+    except FileNotFoundError:
+        return False
+
+
+NAMES = sorted(filter(is_here, FIGURES))
 THEMES = sorted(PALETTES)
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -47,8 +73,11 @@ def test_the_still_is_small_svg_with_letters(stills, name, theme):
     root = ET.fromstring(svg)
     assert root.tag == f"{SVG}svg" and len(root.get("viewBox").split()) == 4
     words = " ".join("".join(text.itertext()) for text in root.iter(f"{SVG}text"))
-    assert ("float" in words or "linear map" in words) and "relative error" in words
-    assert len(svg.encode()) < 60_000
+    if name in TRAININGS:
+        assert all(said in words for said in TRAININGS[name])
+    else:
+        assert ("float" in words or "linear map" in words) and "relative error" in words
+    assert len(gzip.compress(svg.encode())) < 12_000
     assert not re.search(r"https?://(?!www\.w3\.org)", svg), "a still refers to no other host"
 
 
@@ -198,7 +227,8 @@ def test_on_a_phone_no_name_lies_on_a_marker_or_on_another_name(browser, stills,
         selectors = [".annotation-text", ".points path"]
     words, marks = page.evaluate(BOXES, selectors)
     page.close()
-    assert len(words) >= 2 and len(marks) > 40
+    assert name in TRAININGS or (len(words) >= 2 and len(marks) > 40)
+    assert marks
     pairs = [(word, thing) for i, word in enumerate(words) for thing in words[i + 1 :] + marks]
     assert [pair for pair in pairs if meet(*pair)] == []
     assert all(left >= 0 and right <= 390 for _, (left, right, *_) in words)
