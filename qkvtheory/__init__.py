@@ -21,7 +21,7 @@ from qkvtheory.network import MLP, Attention, Block, Network
 from qkvtheory.norms import LayerNorm, RMSNorm
 from qkvtheory.stacks import conjugate, eliminate, eliminate_queries, explain
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "MLP",
     "Attention",
