@@ -293,7 +293,7 @@ def close(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def check_counts(claim: Claim, lane: str, result: LaneResult) -> None:
-    """Pairs that must agree: integers counted or measured as ranks, or what is said of stored runs and what they say."""
+    """Pairs that must agree: integers counted, ranks measured, or sentences about stored runs and the runs."""
     for predicted, counted in claim.special[lane](None):
         result.comparisons += 1
         if predicted != counted:
