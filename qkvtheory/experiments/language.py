@@ -7,6 +7,7 @@ loss falls from 5.5 to about 2 nats per byte. Text and order are the same for al
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -45,11 +46,12 @@ def train(config: Config, recipe: Recipe, curve: bool = True) -> tuple[Model, di
         return {"loss": evaluate(model, text().val)}
 
     log = fit(model, batch, recipe, measure, recipe.steps // POINTS if curve else 0)
+    loss = evaluate(model, text().val)
     row: dict[str, Any] = {
-        "loss": finite(evaluate(model, text().val)),
+        "loss": finite(loss),
         "train_loss": finite(evaluate(model, text().train[: len(text().val)])),
         "parameters": parameters(model),
-        "diverged": log.diverged,
+        "diverged": log.diverged or not math.isfinite(loss),
     }
     if curve:
         row["curve"] = [[point["step"], finite(point["loss"])] for point in log.measured]

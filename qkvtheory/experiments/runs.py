@@ -8,6 +8,7 @@ repeated, so an experiment can be stopped and started at will.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import subprocess
 import sys
@@ -51,8 +52,10 @@ class Plan:
 
 
 def measure(plan: Plan, out: str | None = None, wanted: Callable[[Mapping[str, Any]], bool] = lambda key: True) -> Row:
-    """All runs of the plan that are wanted; those already in ``out`` are taken from there."""
-    rows = earlier(out)
+    """All runs of the plan that are wanted; those already in ``out`` are taken from there. Raises Missing where they
+    were made in another setting.
+    """
+    rows = earlier(out, plan)
     for stage in plan.stages:
         for job in [job for job in stage(rows) if wanted(job.key)]:
             name = "tuning" if job.tuning else "runs"
@@ -76,16 +79,19 @@ def told(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in row.items() if isinstance(value, str | int | float))
 
 
-def earlier(out: str | None) -> dict[str, list[Row]]:
-    import json
-
+def earlier(out: str | None, plan: Plan) -> dict[str, list[Row]]:
+    """The rows in the file, by list."""
     if out is None or not Path(out).is_file():
         return {name: [] for name in LISTS}
     try:
         found = json.loads(Path(out).read_text("utf8"))
-        return {name: list(found.get(name, [])) if name == "tuning" else list(found[name]) for name in LISTS}
+        rows = {name: list(found.get(name, [])) if name == "tuning" else list(found[name]) for name in LISTS}
+        setting = found["setting"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Missing(f"{out} holds something else than runs of this experiment; give --out another file") from None
+    if setting != json.loads(json.dumps(plan.setting)):
+        raise Missing(f"{out} was made in another setting than this script's; give --out another file")
+    return rows
 
 
 def result(plan: Plan, rows: Mapping[str, list[Row]]) -> Row:
@@ -112,7 +118,7 @@ def commit() -> str | None:
 def best_rate(rows: Iterable[Mapping[str, Any]], **model: Any) -> float:
     """The rate of the lowest loss among these rows of a model; runs that diverged are the last choice."""
     own = [row for row in rows if same(row, model)]
-    return min(own, key=lambda row: math.inf if row.get("diverged") else row["loss"])["rate"]
+    return min(own, key=lambda row: math.inf if row.get("diverged") or row["loss"] is None else row["loss"])["rate"]
 
 
 def tuned(

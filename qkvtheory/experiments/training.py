@@ -25,6 +25,7 @@ from qkvtheory.experiments.model import torch
 
 Batch = tuple[Any, Any]  # inputs and targets, as NumPy arrays
 PRECISIONS = ("float32", "bfloat16")
+SHORT = 100  # steps in which a model may not have learned anything yet
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Recipe:
 @dataclass
 class Log:
     """What happened: the loss of every step (nats), measurements on the way, seconds, and whether it diverged: a loss
-    that is not finite, or at the end more than twice its minimum.
+    that is not finite, at the end more than twice its minimum, or after ``SHORT`` steps hardly below the first one: a
+    model that has collapsed to guessing.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -79,7 +81,8 @@ class Log:
 
     @property
     def diverged(self) -> bool:
-        return not math.isfinite(self.losses[-1]) or self.last > 2 * self.minimum
+        collapsed = len(self.losses) > SHORT and self.last > 0.95 * self.losses[0]
+        return not math.isfinite(self.losses[-1]) or self.last > 2 * self.minimum or collapsed
 
 
 def optimizer(model: Any, recipe: Recipe, fused: bool | None = None) -> Any:

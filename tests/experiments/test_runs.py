@@ -13,6 +13,7 @@ from qkvtheory import evidence
 from qkvtheory.experiments import Missing, pair_bound, runs
 from qkvtheory.experiments.model import Config, Model, parameters
 from qkvtheory.experiments.runs import Job, Plan
+from qkvtheory.experiments.training import Log
 
 NAMES = (
     "sharing", "identity", "rates", "synthetic", "pair_bound", "recall", "digits", "posthoc", "padding", "overfitting",
@@ -79,6 +80,23 @@ def test_a_file_of_something_else_is_not_overwritten(tmp_path, text):
     with pytest.raises(Missing, match="something else"):
         runs.measure(counting([]), str(out))
     assert out.read_text() == text
+
+
+def test_rows_of_another_setting_are_not_taken_for_these(tmp_path):
+    out = tmp_path / "nothing.json"
+    runs.measure(counting([]), str(out))
+    before = out.read_text()
+    with pytest.raises(Missing, match="another setting"):
+        runs.measure(replace(counting([]), setting={"steps": 5}), str(out))
+    assert out.read_text() == before
+
+
+def test_a_collapsed_run_has_diverged():
+    assert Log([5.5, *[3.2] * 50, *[5.5] * 150]).diverged
+    assert not Log([5.5, *[3.2] * 200]).diverged
+    assert not Log([2.3] * 20).diverged  # too short to tell
+    assert Log([5.5, 1.0, float("nan")]).diverged
+    assert Log([5.5, 1.0, *[2.1] * 200]).diverged
 
 
 def test_the_provenance_is_complete():
