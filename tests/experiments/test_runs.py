@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from qkvtheory import evidence
-from qkvtheory.experiments import Missing, pair_bound, runs
+from qkvtheory.experiments import Missing, identity, pair_bound, runs
 from qkvtheory.experiments.model import Config, Model, parameters
 from qkvtheory.experiments.runs import Job, Plan
 from qkvtheory.experiments.training import Log
@@ -31,8 +31,8 @@ def stored(name):
 
 
 def planned(name):
-    """All jobs of a plan; the later stages follow the stored tuning."""
-    plan, rows = module(name).plan(), {"tuning": stored(name).get("tuning", []), "runs": []}
+    """All jobs of a plan; the later stages follow what is stored of the earlier ones."""
+    plan, rows = module(name).plan(), {"tuning": stored(name).get("tuning", []), "runs": stored(name)["runs"]}
     return [job for stage in plan.stages for job in stage(rows)]
 
 
@@ -164,11 +164,26 @@ def test_what_is_stored_is_what_the_script_would_make(name):
         assert all(any(runs.same(row, key) for row in rows) for key in jobs)
 
 
+def test_models_carried_over_lose_nothing():
+    carried = [row for row in stored("identity")["runs"] if row["model"] == identity.CARRIED]
+    assert len(carried) == len(identity.SEEDS)
+    assert all(row["change"] < 1e-9 and abs(row["loss"] - row["loss_before"]) < 1e-9 for row in carried)
+
+
+@pytest.mark.slow
+def test_carrying_over_is_done_by_the_package():
+    """A few steps of training, and the same loss in float64 without any query matrix."""
+    config = Config(**identity.SHAPE | identity.COVERED)
+    row = identity.carry(config, replace(identity.RECIPE, steps=5, rate=8e-3))
+    assert row["change"] < 1e-12
+    assert row["parameters"] == parameters(Model(config)) - 2 * 64**2
+
+
 @pytest.mark.parametrize("name", TUNED)
 def test_stored_runs_are_at_the_best_rate(name):
     """Each model has one rate, the best that was tried for it."""
     found = stored(name)
-    for model in {row["model"] for row in found["runs"]}:
+    for model in {row["model"] for row in found["tuning"]}:
         rates = {row["rate"] for row in found["runs"] if row["model"] == model}
         assert rates == {runs.best_rate(found["tuning"], model=model)}
 
