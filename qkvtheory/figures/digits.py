@@ -60,7 +60,7 @@ def alt(data: Mapping[str, Any]) -> str:
     below = f" Below, on an axis from 0 to 1, the controls: {intervals.spoken_rows(apart, accuracy)}." if apart else ""
     printed = [p.value for row in found for p in row.printed]
     return (
-        "Accuracy on 8 x 8 digits, one row for each variant, with the mean over the seeds, its 95 % interval and every "
+        "Accuracy on 8 x 8 digits, one row for each variant, with the mean over the seeds, its 95% interval and every "
         f"seed. Means over {intervals.up_to(found)}: {told(found)}. Published for MNIST: {accuracy(min(printed))} to "
         f"{accuracy(max(printed))}.{below}"
     )

@@ -77,7 +77,7 @@ def alt(data: Mapping[str, Any]) -> str:
     )
     return (
         "Relative change of validation loss against QKV, one row for each model, with the mean over the seeds, its "
-        f"95 % interval and every seed. Means over {up_to(found)}: {spoken_rows(found, percent)}. One band shows the "
+        f"95% interval and every seed. Means over {up_to(found)}: {spoken_rows(found, percent)}. One band shows the "
         f"changes published for the identity query, {percent(low)} to {percent(high)}; the other how far QKV itself "
         f"moves from seed to seed.{below}"
     )

@@ -1,4 +1,4 @@
-"""What the charts of the trainings share: marks with 95 % intervals, every seed beside them, and what others published.
+"""What the charts of the trainings share: marks with 95% intervals, every seed beside them, and what others published.
 
 A chart is described once, as panels of series of marks; ``interactive`` and ``still`` draw the same description. Means
 and intervals are those of ``qkvtheory.evidence``. A mean over fewer than ``MINIMUM`` seeds is drawn without an
@@ -157,17 +157,17 @@ class Chart:
 def percent(x: float) -> str:
     """
     >>> percent(0.031), percent(-0.0045)
-    ('+3.1 %', '−0.45 %')
+    ('+3.1%', '−0.45%')
     """
-    return signed(f"{round(100 * x, 2) + 0.0:+.{1 if abs(x) >= 0.01 else 2}f} %")
+    return signed(f"{round(100 * x, 2) + 0.0:+.{1 if abs(x) >= 0.01 else 2}f}%")
 
 
 def round_percent(x: float) -> str:
     """
     >>> round_percent(0.2), round_percent(0)
-    ('+20 %', '0')
+    ('+20%', '0')
     """
-    return signed(f"{100 * x:+.6g} %") if x else "0"
+    return signed(f"{100 * x:+.6g}%") if x else "0"
 
 
 def accuracy(x: float) -> str:
@@ -198,7 +198,7 @@ def said(found: Summary, show: Show) -> str:
     """A mean with its interval in words.
 
     >>> said(summary([0.01, 0.02, 0.03]), percent), said(summary([0.5, 0.5]), accuracy)
-    ('+2.0 % (−0.48 % to +4.5 %; 3 seeds)', '0.5 (2 seeds)')
+    ('+2.0% (−0.48% to +4.5%; 3 seeds)', '0.5 (2 seeds)')
     """
     seeds = f"{found.n} seed{'s' * (found.n != 1)}"
     if not math.isfinite(found.mean):

@@ -50,7 +50,7 @@ def alt(data: Mapping[str, Any]) -> str:
     found = rows(data)
     return (
         "How much each model overfits: validation less training loss, in nats, one row for each model, with the mean "
-        "over the seeds, its 95 % interval, every seed, and what is published for language models of 36 layers (nats "
+        "over the seeds, its 95% interval, every seed, and what is published for language models of 36 layers (nats "
         f"per token). Means over {intervals.up_to(found)}: {intervals.spoken_rows(found, nats)}."
     )
 

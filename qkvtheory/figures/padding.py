@@ -71,7 +71,7 @@ def alt(data: Mapping[str, Any]) -> str:
     found = rows(data)
     return (
         "What K=V costs in language models of short documents: loss of Q-K=V less that of QKV in nats, one row for "
-        "each way of training and scoring, with the mean over the seeds, its 95 % interval and every seed. Means over "
+        "each way of training and scoring, with the mean over the seeds, its 95% interval and every seed. Means over "
         f"{intervals.up_to(found)}: {intervals.spoken_rows(found, nats)}. The share of padding is f = "
         f"{share(data):.2f}; the prediction is the cost on real tokens times 1 - f."
     )

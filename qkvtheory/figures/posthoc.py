@@ -35,7 +35,7 @@ def alt(data: Mapping[str, Any]) -> str:
     found = rows(data)
     return (
         "Validation loss of byte-level language models in nats per byte, one row for each way to keys that equal "
-        f"values, with the mean over the seeds, its 95 % interval and every seed. Means over {intervals.up_to(found)}: "
+        f"values, with the mean over the seeds, its 95% interval and every seed. Means over {intervals.up_to(found)}: "
         f"{intervals.spoken_rows(found, nats)}."
     )
 

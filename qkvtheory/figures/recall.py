@@ -68,7 +68,7 @@ def alt(data: Mapping[str, Any]) -> str:
     )
     return (
         "Accuracy in associative recall with one layer, by the number of keys and by number and width of the heads: "
-        "QKV beside Q-K=V, with the mean over the seeds, its 95 % interval and every seed. Means over "
+        "QKV beside Q-K=V, with the mean over the seeds, its 95% interval and every seed. Means over "
         f"{seeds}. {'. '.join(f'{name}: {spoken_rows(rows, accuracy)}' for name, rows in ours.items())}. Published "
         f"for another model: {theirs}."
     )

@@ -67,7 +67,7 @@ def alt(data: Mapping[str, Any]) -> str:
     """The chart in words."""
     found = rows(data)
     return (
-        "Change of perplexity against QKV, one row for each variant, with the mean over the seeds, its 95 % interval, "
+        "Change of perplexity against QKV, one row for each variant, with the mean over the seeds, its 95% interval, "
         f"every seed, and what is published for models of 300 million parameters. Means over {up_to(found)}: "
         f"{spoken_rows(found, percent)}. A band around zero shows how far QKV itself moves from seed to seed."
     )

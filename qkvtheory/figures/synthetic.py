@@ -128,7 +128,7 @@ def alt(data: Mapping[str, Any]) -> str:
         if each:
             lowest.append(f"{task.upper()} {factor(median(each))}")
     return (
-        "Above, accuracy by task and variant with 95 % intervals, beside the published values of the paper and of its "
+        "Above, accuracy by task and variant with 95% intervals, beside the published values of the paper and of its "
         f"re-run. Means over {up_to(row for rows in found.values() for row in rows)}, lowest and highest variant: "
         f"{', '.join(means)}. Below, the learned temperature of the 2D correction by task and layer, with a line at "
         f"zero. The lower one of the layers, median of the runs: {', '.join(lowest) or 'none yet'}."

@@ -165,7 +165,7 @@ def test_sharing_shows_changes_of_perplexity():
     assert "GQA-4" in traces["published"]["text"][1]
     deviation = summary(run["loss"] for run in data["runs"] if run["model"] == "QKV").deviation
     assert max(traces["QKV itself"]["x"]) == pytest.approx(math.expm1(deviation))
-    assert f"Q-K=V {intervals.percent(mean)} (published +5.0 %)" in module("sharing").alt(data)
+    assert f"Q-K=V {intervals.percent(mean)} (published +5.0%)" in module("sharing").alt(data)
 
 
 def test_a_variant_without_a_common_seed_is_left_out():
@@ -187,7 +187,7 @@ def test_identity_shows_relative_changes_and_published_parity():
     ratios = [1.51 / 1.5, 1.53 / 1.51, 1.47 / 1.48]  # of the made-up losses, seed by seed
     assert traces["identity"]["x"] == [pytest.approx(fmean(ratios) - 1)]
     assert [min(traces["published"]["x"]), max(traces["published"]["x"])] == data["published"]["change"]
-    assert "−0.40 % to +0.30 %" in module("identity").alt(data)
+    assert "−0.40% to +0.30%" in module("identity").alt(data)
 
 
 def test_models_without_norms_are_compared_with_their_own_original():
@@ -196,7 +196,7 @@ def test_models_without_norms_are_compared_with_their_own_original():
     below = [t for t in module("identity").interactive(data)["data"] if t["xaxis"] == "x2" and t["name"] == "identity"]
     ratios = [2.1 / 2.0, 2.12 / 2.01, 2.06 / 1.98]
     assert below[0]["x"] == [pytest.approx(fmean(ratios) - 1)]
-    assert "without norms against QKV without norms: identity +4.8 %" in module("identity").alt(data)
+    assert "without norms against QKV without norms: identity +4.8%" in module("identity").alt(data)
 
 
 def test_rates_show_means_and_runs_that_diverged():
