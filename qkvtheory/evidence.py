@@ -8,7 +8,7 @@ Trainings are run once and stored in ``book/results/``; no verdict is stored wit
 question that a published sentence leaves us with is answered by one rule.
 
 **The rule.** All variants see the same data in the same order for one seed, so differences are taken seed by seed.
-Their mean has a 95 % interval by Student's t. A published sign is "lower", "higher", or "equal" within a margin named
+Their mean has a 95% interval by Student's t. A published sign is "lower", "higher", or "equal" within a margin named
 in advance.
 
 - *reproduced*: the whole interval lies on the published side (for "equal": inside the margin);
@@ -77,7 +77,7 @@ def stored(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Summary:
-    """``n`` numbers: their mean, their standard deviation, and the 95 % interval of the mean from ``low`` to ``high``.
+    """``n`` numbers: their mean, their standard deviation, and the 95% interval of the mean from ``low`` to ``high``.
 
     One number has no interval, and numbers that are not all finite have none either: it is then the whole line.
     """
@@ -101,10 +101,10 @@ def summary(values: Iterable[float]) -> Summary:
     numbers = [float(value) for value in values]
     if not numbers:
         raise ValueError("no runs to summarize; expected at least one number")
-    n, mean = len(numbers), fmean(numbers)
+    n = len(numbers)
     if n == 1 or not all(map(math.isfinite, numbers)):
-        return Summary(n, mean, math.nan, -math.inf, math.inf)
-    deviation = stdev(numbers)
+        return Summary(n, sum(numbers) / n, math.nan, -math.inf, math.inf)  # fmean refuses inf beside -inf
+    mean, deviation = fmean(numbers), stdev(numbers)
     half = quantile(n - 1) * deviation / math.sqrt(n)
     return Summary(n, mean, deviation, mean - half, mean + half)
 
@@ -158,9 +158,19 @@ def by_model(runs: Iterable[Run], metric: Metric = "loss") -> dict[str, Summary]
     return {model: summary(by_seed(runs, model, metric).values()) for model in models}
 
 
+def diverged(run: Run) -> bool:
+    """Whether a run broke: it says so, or its loss is no finite number.
+
+    >>> [diverged(run) for run in ({"loss": 1.5}, {"loss": None}, {"loss": 1.5, "diverged": True}, {"accuracy": 0.9})]
+    [False, True, True, False]
+    """
+    loss = run.get("loss", 0.0)
+    return bool(run.get("diverged")) or loss is None or not math.isfinite(loss)
+
+
 def value(run: Run, metric: Metric) -> float:
     """What was measured; infinite for a run that diverged."""
-    if run.get("diverged"):
+    if diverged(run):
         return math.inf
     found = metric(run) if callable(metric) else run[metric]
     return math.inf if found is None else float(found)
@@ -238,12 +248,14 @@ def relative(runs: Iterable[Run], model: str, baseline: str, metric: Metric = "l
 def differences(
     runs: Iterable[Run], model: str, baseline: str, metric: Metric, change: Callable[[float, float], float]
 ) -> Paired:
+    """The change for each seed that both have; no number (nan) where one of the two diverged, whichever it is."""
     runs = list(runs)
     ours, theirs = (by_seed(runs, name, metric) for name in (model, baseline))
     seeds = tuple(seed for seed in ours if seed in theirs)
     if not seeds:
         raise NoRuns(f"{model} and {baseline} have no stored runs of the same seed")
-    return Paired(seeds, tuple(change(ours[seed], theirs[seed]) for seed in seeds))
+    both = [(ours[seed], theirs[seed]) for seed in seeds]
+    return Paired(seeds, tuple(change(*pair) if all(map(math.isfinite, pair)) else math.nan for pair in both))
 
 
 # -- tuning ------------------------------------------------------------------------------------------------------------
@@ -304,7 +316,7 @@ def largest_stable_rate(runs: Iterable[Run], model: str) -> float | None:
     0.002
     """
     mine = [run for run in runs if run["model"] == model]
-    broken = min((run["rate"] for run in mine if run.get("diverged")), default=math.inf)
+    broken = min((run["rate"] for run in mine if diverged(run)), default=math.inf)
     return max((run["rate"] for run in mine if run["rate"] < broken), default=None)
 
 

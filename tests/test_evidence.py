@@ -33,7 +33,7 @@ from qkvtheory.evidence import (
     where,
     within,
 )
-from qkvtheory.questions import QUESTIONS
+from qkvtheory.questions import QUESTIONS, RECALL_CELLS
 from tests import made_up_runs
 
 PRINTED = {1: 12.7062, 2: 4.30265, 3: 3.18245, 4: 2.77645, 9: 2.26216, 10: 2.22814, 29: 2.04523, 100: 1.98397}
@@ -115,6 +115,23 @@ def test_relative_changes_are_ratios():
     assert relative(runs({"QKV": [2.0], "K=V": [2.5]}), "K=V", "QKV").values == (0.25,)
 
 
+@pytest.mark.parametrize("change", [paired, relative])
+@pytest.mark.parametrize("broken", [("QKV",), ("K=V",), ("QKV", "K=V")])
+def test_a_run_that_diverged_leaves_no_difference_whichever_side_it_is_on(change, broken):
+    """A loss over an infinite one, less one, would be -1, and three of these a clear interval."""
+    losses = {"QKV": [2.0, 2.1, 2.2], "K=V": [2.5, 2.4, 2.6]}
+    found = [run | {"diverged": run["model"] in broken} for run in runs(losses)]
+    values = change(found, "K=V", "QKV").values
+    assert all(map(math.isnan, values))
+    assert judge(Sample(values), "lower").reason == "a run that is compared diverged"
+
+
+def test_one_run_of_each_model_may_have_diverged():
+    losses = runs({"QKV": [2.0, None, 2.2, 2.1], "K=V": [None, 2.4, 2.6, 2.5]})
+    assert judge(Sample(paired(losses, "K=V", "QKV").values), "higher").reason == "a run that is compared diverged"
+    assert math.isnan(summary([math.inf, -math.inf]).mean)
+
+
 # -- tuning ------------------------------------------------------------------------------------------------------------
 
 LOSSES = {1e-3: 2.0, 3e-3: 1.5, 1e-2: 1.2, 3e-2: 0.1}
@@ -155,6 +172,12 @@ def test_the_largest_stable_rate_is_below_the_first_that_diverges():
     assert largest_stable_rate(calm, "linear") == 3e-2
     island = [{**run, "diverged": run["rate"] == 3e-3} for run in GRID]
     assert largest_stable_rate(island, "linear") == 1e-3  # what trains again beyond an edge is not stable
+
+
+@pytest.mark.parametrize("loss", [None, math.inf, math.nan])
+def test_a_run_without_a_finite_loss_is_not_stable(loss):
+    broken = [{**run, "diverged": False, "loss": loss if run["rate"] > 3e-3 else 1.0} for run in GRID]
+    assert largest_stable_rate(broken, "linear") == 3e-3
 
 
 def test_models_are_tuned_on_the_grid_that_all_have():
@@ -279,6 +302,71 @@ def test_a_file_without_one_of_the_models_is_not_run(folder):
     made_up_runs.write(folder, sharing=[run for run in made_up_runs.sharing() if run["model"] != "MQA"])
     words = {finding.id: finding.verdict.word for finding in findings()}
     assert words["lm-mqa"] == NOT_RUN and words["lm-q-kv"] == REPRODUCED
+
+
+def test_a_sentence_about_all_variants_needs_all_of_them(folder):
+    few = [run for run in made_up_runs.digits() if run["model"] not in ("Q=K-V", "identity")]
+    made_up_runs.write(folder, digits=few)
+    (found,) = findings("train-digits")
+    assert (found.verdict.word, found.fault) == (NOT_RUN, "")
+    assert found.verdict.reason == "there are no stored runs of Q=K-V, identity"
+
+
+@pytest.mark.parametrize("model", ["QKV", "Q-K=V"])
+@pytest.mark.parametrize("cell", RECALL_CELLS)
+def test_recall_is_not_judged_before_it_is_finished(folder, cell, model):
+    """Without its last cells the narrowest heads would be others."""
+    here = [run for run in made_up_runs.recall() if (run["keys"], run["heads"], run["model"]) != (*cell, model)]
+    made_up_runs.write(folder, recall=here)
+    for claim in ("train-recall-demo", "kv-associative-recall"):
+        for found in findings(claim):
+            assert found.verdict.word == NOT_RUN
+            assert found.verdict.reason.endswith(f"{model} with {cell[0]} keys and {cell[1]} heads")
+
+
+def test_the_cells_of_recall_are_those_of_the_experiment():
+    pytest.importorskip("torch")
+    from qkvtheory.experiments.recall import SETTINGS
+
+    assert tuple((keys, heads) for keys, _, heads, *_ in SETTINGS) == RECALL_CELLS
+
+
+def moved_edges(edges):
+    """The made-up grid with other edges: (model, weight decay) -> the largest stable rate."""
+    return [
+        run | {"diverged": run["rate"] > edges.get((run["model"], run["weight_decay"]), 0.03)}
+        for run in made_up_runs.rates()
+    ]
+
+
+HALF, LOW = "identity, half scale", (0.03125, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("edges", "word", "reason"),
+    [
+        ({("linear", decay): 0.01 for decay in LOW}, REPRODUCED, ""),
+        ({("linear", decay): 0.01 for decay in (0.1, *LOW)}, CANNOT_TELL, ""),  # worse at every decay
+        ({(HALF, decay): 0.01 for decay in LOW}, NOT_REPRODUCED, ""),
+        ({(HALF, 0.1): 0.1}, CANNOT_TELL, "an edge lies beyond the largest rate tried"),
+        ({("linear", 0.0): 0.0001}, CANNOT_TELL, "even the smallest rate diverged"),
+    ],
+)
+def test_stability_at_low_decay_is_more_than_stability(folder, edges, word, reason):
+    made_up_runs.write(folder, rates=moved_edges(edges))
+    (found,) = findings("train-weight-decay")
+    assert (found.verdict.word, found.verdict.reason) == (word, reason)
+
+
+def test_a_nonlinear_query_is_compared_with_the_half_scale_too(folder):
+    whole, half = ({(model, decay): 0.01 for decay in (0.1, *LOW)} for model in ("linear", "linear, half scale"))
+    words = []
+    for edges in (whole | half, whole):
+        made_up_runs.write(folder, rates=moved_edges(edges))
+        (found,) = [found for found in findings() if found.id == "nonlinear-stability"]
+        words.append(found.verdict.word)
+        assert list(found.verdict.numbers) == ["whole scale", "half scale"]
+    assert words == [REPRODUCED, CANNOT_TELL]
 
 
 def test_stored_results_are_read_in_one_place(folder):

@@ -173,6 +173,30 @@ def test_a_rule_that_decides_from_one_seed(folder, monkeypatch):
     assert run_lane(claim, "experiment").status == "fail"
 
 
+def test_runs_that_diverged_are_no_failure_of_the_claim(folder, monkeypatch):
+    """One in each of two models that are compared: the verdict is open, and the lane agrees."""
+    made_up_runs.write(folder)
+    broken = {("QKV", 0), ("Q-K=V", 1)}
+    for name in ("sharing", "identity"):
+        runs = [
+            run | ({"diverged": True, "loss": None} if (run["model"], run["seed"]) in broken else {})
+            for run in made_up_runs.FILES[name]()
+        ]
+        (folder / f"{name}.json").write_text(json.dumps(made_up_runs.result(name, runs)), "utf8")
+    for id in ("train-sharing-lm", "train-identity-query"):
+        result = run_lane(claims(monkeypatch)[id], "experiment")
+        assert result.status == "pass", result.reason
+    (found,) = [finding for finding in evidence.findings() if finding.id == "lm-q-kv"]
+    assert (found.verdict.word, found.verdict.reason) == (CANNOT_TELL, "a run that is compared diverged")
+
+
+def test_both_scales_of_the_identity_are_in_the_statement(folder, monkeypatch):
+    made_up_runs.write(folder)
+    change = evidence.relative(made_up_runs.identity(), "identity", "QKV").summary
+    said = f"with full scale the identity query ends {evidence.spread(change, 'loss')} in loss against the original"
+    assert said in claims(monkeypatch)["train-identity-query"].statement
+
+
 def test_runs_that_changed_since_the_statement_was_written(folder, monkeypatch):
     made_up_runs.write(folder)
     claim = claims(monkeypatch)["train-sharing-lm"]

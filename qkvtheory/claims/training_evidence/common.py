@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -74,8 +75,10 @@ def followed(finding: evidence.Finding) -> list[Any]:
     for name, sample in samples.items():
         seen = finding.verdict.numbers.get(name)
         if seen is not None:
-            mean = sum(map(Fraction, sample.values)) / len(sample.values)
-            pairs += [(len(sample.values), seen.n), (round(float(mean), 9), round(seen.mean, 9))]
+            pairs.append((len(sample.values), seen.n))
+            if all(map(math.isfinite, sample.values)):  # a run that diverged leaves no mean to compare
+                mean = sum(map(Fraction, sample.values)) / len(sample.values)
+                pairs.append((round(float(mean), 9), round(seen.mean, 9)))
     return pairs
 
 
@@ -91,7 +94,7 @@ def again(sample: Sample, sign: str, margin: float) -> str:
     values = sample.values
     if sample.void or len(values) < MINIMUM or (sample.rates is not None and sample.rates < 2):
         return CANNOT_TELL
-    if any(abs(x) == float("inf") or x != x for x in values):
+    if not all(map(math.isfinite, values)):
         return CANNOT_TELL
     exact = [Fraction(x) for x in values]
     n = len(exact)
@@ -216,7 +219,7 @@ def totals(runs: list[Run], metric: str) -> dict[tuple[str, int], float]:
     """What was measured, summed for each model and seed over everything else; diverged runs apart."""
     found: dict[tuple[str, int], float] = {}
     for run in runs:
-        if not run.get("diverged"):
+        if not evidence.diverged(run):
             key = (run["model"], run["seed"])
             found[key] = found.get(key, 0.0) + float(run[metric])
     return found
@@ -233,13 +236,14 @@ def ranked_with_itself(id: str, model: str, baseline: str) -> Control:
         mine = [run for run in runs if run["model"] == baseline]
         seeds = sorted({run["seed"] for run in mine})
         after = dict(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
-        return [*mine, *({**run, "model": model, "seed": after[run["seed"]]} for run in mine)]
+        others = [run for run in runs if run["model"] != model]
+        return [*others, *({**run, "model": model, "seed": after[run["seed"]]} for run in mine)]
 
     question = BY_ID[id]
 
     def sides(_: Any) -> Pairs:
         samples = question.samples(change(evidence.runs_of(question.file, baseline)))
-        return [(True, any(evidence.judge(sample, "higher").decided for sample in samples.values()))]
+        return [(True, evidence.judge(samples[model if model in samples else ""], "higher").decided)]
 
     return wrong("construction", f"a ranking of {baseline} against {baseline} of other seeds", sides)
 

@@ -95,9 +95,10 @@ def learned_everywhere(_: Any) -> Pairs:
 
 def smaller_mlp(runs: list[Run]) -> str:
     found = relative(runs, "identity", "QKV, smaller MLP").summary
-    full = relative(runs, HALF, "identity").summary
+    whole, full = relative(runs, "identity", "QKV").summary, relative(runs, HALF, "identity").summary
     return (
-        f"Of two models with the same number of weights, the identity query with full scale ends {spread(found, 'loss')} in loss against "
+        f"Parity is judged with half the score scale, as published; with full scale the identity query ends {spread(whole, 'loss')} in loss against the original. Of two "
+        f"models with the same number of weights, the identity query with full scale ends {spread(found, 'loss')} in loss against "
         f"the original with a smaller MLP; halving its score scale changes its loss by {spread(full, 'loss')}."
     )
 
@@ -185,7 +186,9 @@ WEIGHT_DECAY = trained(
     title="Is the identity query stable at lower weight decay?",
     published=(
         f"The third version of the paper says that the identity query stays stable at over {TIMES_LOWER} times lower weight decay; its code has "
-        f"{DECAYS['identity']} in place of {DECAYS['original']}. Which learning rates are the largest that do not diverge, for each decay?"
+        f"{DECAYS['identity']} in place of {DECAYS['original']}. Which learning rates are the largest that do not diverge, for each decay? An edge is known up to one "
+        "step of the grid of rates only. And an original with halved scale was not run at low decay: if the identity with halved scale is more stable there, "
+        "these runs cannot say whether the scale makes it so or the identity."
     ),
     facts=fact("rates", all_edges),
     counts=decays,
@@ -233,8 +236,8 @@ NONLINEAR_QUERY = trained(
     title="A nonlinear query: the architecture or the recipe?",
     published=(
         f"Karbevski reports for a nonlinear residual query a loss lower by {' to '.join(V1_GAINS)} (first version) and {NONLINEAR_V3['loss']} (third). "
-        f"Sang later tuned a larger shape: nonlinear {min(TUNING['nonlinear']['2.55e-3'])}, linear with QK-norm {min(TUNING['linear + QK-norm']['1.5e-3'])}, "
-        f"each at its best rate; the plain linear one diverged on {DIVERGED} of {DIVERGED + 1} seeds."
+        f"Sang later tuned a larger shape: nonlinear {min(TUNING['nonlinear']['2.55e-3'])} at its only rate, linear with QK-norm "
+        f"{min(TUNING['linear + QK-norm']['1.5e-3'])} at its best; the plain linear one diverged on {DIVERGED} of {DIVERGED + 1} seeds."
     ),
     counts=nonlinear_tables,
     hypotheses=(SEEDS, PAIRS, TUNED),
