@@ -315,7 +315,10 @@ def plain(text: str) -> str:
     'If ~W_K = W_Q^-1 W_K, then Z W_Q^T != 0'
     >>> plain(r"$W_Q^{(l)}$, $\tfrac12(M+M^{\top})$, $\frac{d(d-1)}2$, $\mathrm{MHA}(X)$, $A_{i\sigma(i)}$")
     'W_Q^(l), 1/2(M + M^T), (d(d-1))/2, MHA(X), A_(i sigma(i))'
+    >>> plain("see {claim}`train-digits`")
+    'see train-digits'
     """
+    text = re.sub(r"\{claim\}`([\w-]+)`", r"\1", text)
     text = re.sub(r"\\begin\{pmatrix\}(.*?)\\end\{pmatrix\}", rows_in_brackets, text)
     words = [re.sub(r"\*+(\S.*?\S|\S)\*+", r"\1", part) for part in text.split("$")]
     words[1::2] = [plain_formula(TOKENS.findall(part)) for part in text.split("$")[1::2]]
@@ -417,6 +420,7 @@ def trained(run: Any, args: argparse.Namespace) -> int:
         return run(args)
     except OSError as error:
         named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        raise BadInput(f"{named}; what was written before stays") from error
+        stays = "; what was written before stays" if os.path.exists(args.out or "") else ""
+        raise BadInput(f"{named}{stays}") from error
     except (Missing, ValueError) as mistake:
         raise BadInput(str(mistake)) from mistake

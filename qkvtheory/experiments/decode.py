@@ -136,12 +136,15 @@ def on(device: str) -> str:
 
 
 def with_model(args: argparse.Namespace) -> None:
+    from qkvtheory.experiments.data import SEEDS
     from qkvtheory.experiments.model import load
 
     if not args.prompt:
         raise ValueError('how does the text begin? give --prompt, for example --prompt "The "')
     if not 0 <= args.temperature < float("inf"):
         raise ValueError(f"--temperature must be 0 or a number above it, not {args.temperature}")
+    if not 0 <= args.seed < SEEDS:
+        raise ValueError(f"--seed must be a whole number from 0 to {SEEDS - 1}, not {args.seed}")
     device = on(args.device)
     try:
         model = load(args.folder)
@@ -192,6 +195,9 @@ def generate(model: Any, prompt: bytes, tokens: int, temperature: float, seed: i
     for _ in range(tokens):
         for piece in new.split(PROMPT_PIECE, dim=1):
             logits = decoder(piece)[0, -1].double().cpu()
+        if not logits.isfinite().all():
+            raise ValueError("what the model computes are no finite numbers; its weights are damaged")
+        logits = logits - logits.max()  # at most 0: a temperature next to 0 makes no infinity of the likeliest
         chances = torch.softmax(logits / temperature, -1) if temperature else logits.argmax() == torch.arange(256)
         byte = int(torch.multinomial(chances.double(), 1, generator=generator))
         yield byte

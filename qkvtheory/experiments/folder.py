@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Raises ValueError for what is no JSON object."""
     try:
         found = json.loads(path.read_text("utf8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); was it edited? Start anew with --fresh") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} does not hold an object; was it edited? Start anew with --fresh")
@@ -50,6 +50,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 # -- whose folder ------------------------------------------------------------------------------------------------------
+
+
+def named(out: str) -> Path:
+    """The folder that --out names. An empty name, which would be the current folder, is refused with ValueError."""
+    if not out or "\0" in out:
+        raise ValueError(f"{out!r} is no name of a folder; give --out one (. is the current folder)")
+    return Path(out)
 
 
 def claim(folder: Path, run: Mapping[str, Any], fresh: bool = False) -> bool:
@@ -168,7 +175,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
             return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 (it is no dictionary)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(damaged(path, str(error))) from None
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -47,7 +48,21 @@ NOT_TRAINED = {  # variants that make a cache smaller after training, or whose s
 }
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 EPS = 1e-5  # of the norms
+LARGEST = 2**24  # size: a matrix of two such has a number of bytes that PyTorch can still count
 NANOGPT = 0.02 * 768**0.5  # the deviation 0.02 of nanoGPT at its width of 768, in units of 1/sqrt(d)
+
+
+def check_number(name: str, value: Any, least: float = -math.inf) -> None:
+    """Raises ValueError for what is no finite number, or one below ``least``.
+
+    >>> check_number("rate", float("nan"))
+    Traceback (most recent call last):
+    ValueError: rate must be a finite number, not nan
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least:g}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class Config:
     """The shape of a model.
 
     vocab: symbols that are read; outputs: classes that are predicted, vocab unless given. inputs: instead of symbols,
-    so many real numbers a token. context: the longest sequence. mlp: hidden units, as a multiple of d.
+    so many real numbers a token. context: the longest sequence. mlp: hidden units, as a multiple of d; 0: no MLP.
     variant: a name of ``qkvtheory.variants``. query: "linear" (W_Q), "identity" (x), "nonlinear" (x + f(x) as
     published, arXiv 2603.13381) or "bottleneck" (x + x W_1 W_2, its linear control of equal size). score_scale: a
     factor on 1/sqrt(head width); 0 makes attention uniform. qk_norm: RMSNorm of each head's queries and keys.
@@ -89,8 +104,22 @@ class Config:
     init: float = NANOGPT
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "context", "layers", "d", "heads"):
+        given = (name for name in ("outputs", "inputs") if getattr(self, name) is not None)
+        for name in ("vocab", "context", "layers", "d", "heads", *given):
             check_size(name, getattr(self, name))
+            if getattr(self, name) > LARGEST:
+                raise ValueError(f"{name} must be at most {LARGEST}, not {getattr(self, name)}")
+        for name in ("qk_norm", "tied", "causal", "pool"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        for name, least in (("score_scale", -math.inf), ("mlp", 0), ("init", 0)):
+            check_number(name, getattr(self, name), least)
+        if self.temperature is not None:
+            check_number("temperature", self.temperature)
+        if self.mlp and not 1 <= (hidden := float(self.mlp) * self.d) <= LARGEST:
+            raise ValueError(
+                f"mlp={self.mlp:g} makes {hidden:g} hidden units; expected 1 to {LARGEST}, or mlp=0 for none"
+            )
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
@@ -378,7 +407,7 @@ def load(folder: str | Path) -> Model:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"there is no {name} in {folder}; a folder written by 'train --out' has both files")
-    model = Model(config_of((folder / CONFIG).read_text("utf8"), str(folder / CONFIG)))
+    model = Model(config_of((folder / CONFIG).read_bytes(), str(folder / CONFIG)))
     try:
         found = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -396,11 +425,11 @@ def load(folder: str | Path) -> Model:
     return model
 
 
-def config_of(text: str, where: str) -> Config:
+def config_of(text: str | bytes, where: str) -> Config:
     """A Config from JSON. Raises ValueError naming what is not understood."""
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
     if not isinstance(given, dict):
         raise ValueError(f"{where} must hold an object with the fields of a model's shape")

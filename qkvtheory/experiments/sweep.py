@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from qkvtheory.experiments import Missing, provenance
-from qkvtheory.experiments.folder import UNFINISHED, write_json
+from qkvtheory.experiments.folder import UNFINISHED, named, write_json
 from qkvtheory.experiments.train import FAILED, INTERRUPTED, check, needed, plan
 
 EXAMPLE = "python -m qkvtheory sweep grid.json --out runs/sweep"
@@ -36,7 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is not trained yet, print and store the table. Raises ValueError, OSError or Missing."""
-    grid, out = read(Path(args.grid)), Path(args.out)
+    grid, out = read(Path(args.grid)), named(args.out)
     trials = expanded(grid)
     trainer = needed()
     if trainer.torch.distributed.is_torchelastic_launched():
@@ -80,13 +80,13 @@ def told(row: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The grid in a file. Raises ValueError, FileNotFoundError."""
+    """The grid in a file. Raises ValueError."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no grid file {path}; give a .json or .toml file")
-    text = path.read_text("utf8")
+        raise ValueError(f"there is no grid file {path}; give a .json or .toml file")
     try:
+        text = path.read_text("utf8")
         grid = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from None
     if not isinstance(grid, dict) or not grid:
         raise ValueError(f'{path} must hold settings, such as {{"preset": "tiny", "variant": ["QKV", "Q-K=V"]}}')

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qkvtheory.experiments import Missing
+from qkvtheory.experiments import Missing, folder
 from qkvtheory.experiments.tasks import TASKS, Task
 from qkvtheory.variants import EXAMPLES
 
@@ -119,9 +119,9 @@ def run(args: argparse.Namespace) -> int:
     words = [word for name, value in given.items() for word in option(name, value)]
     command = shlex.join([*launcher(), "qkvtheory", "train", *words, "--out", args.out])
     check(given)
-    trainer = needed()
+    out, trainer = folder.named(args.out), needed()
     try:
-        result = trainer.train(plan(given), args.out, args.fresh, command)
+        result = trainer.train(plan(given), out, args.fresh, command)
     except trainer.Followed:
         return 2
     except trainer.OutOfMemory as reason:
@@ -194,6 +194,8 @@ def check(settings: Mapping[str, Any]) -> None:
         if not (number if kind is float else type(value) is kind):
             what = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
             raise ValueError(f"{name} must be {what}, not {value!r}")
+        if kind is str and "\0" in value:
+            raise ValueError(f"{name} must be a text without zero bytes, not {value!r}")
     if (preset := settings.get("preset", "tiny")) not in PRESETS:
         raise ValueError(f"there is no preset '{preset}'; {near(preset, PRESETS)}")
     if "task" in settings:

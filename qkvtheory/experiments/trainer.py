@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -385,7 +385,7 @@ class Run:
         self.adam = optimizer(self.model, plan.recipe, fused=True if device.type == "cuda" else None)
         self.state = State()
         self.result: dict[str, Any] | None = None
-        self.validated: dict[str, float] = {}
+        self.validated: dict[str, float] | None = None
 
     def go(self, fresh: bool) -> dict[str, Any]:
         self.begin(fresh)
@@ -465,7 +465,7 @@ class Run:
                 validates = state.step % plan.every == 0 or state.step == recipe.steps
                 stops = self.stops(interruption, logs)
                 if logs or validates or stops:
-                    self.settle()
+                    self.settle(float(length))
                     gone = time.perf_counter() - mark
                     state.seconds += gone
                     if logs:
@@ -494,20 +494,26 @@ class Run:
             return False
         return float(self.team.mean(torch.tensor(float(interruption.asked), device=self.device))) > 0
 
-    def settle(self) -> None:
-        """Wait for the losses since the last line, and make them plain numbers, the same in all processes."""
+    def settle(self, length: float) -> None:
+        """Wait for the losses since the last line, and make them plain numbers, the same in all processes, as the
+        length of the gradient is.
+        """
         new = [loss for loss in self.state.losses if not isinstance(loss, float)]
         old = self.state.losses[: len(self.state.losses) - len(new)]
         if new:
             self.state.losses = old + self.team.mean(torch.stack(new).double()).tolist()
-        if not all(map(math.isfinite, self.state.losses)):
-            if self.team.rank:
-                raise Followed
-            files.append(self.out, {"event": "diverged", "step": self.state.step})
-            raise Diverged(
-                f"the loss is not a number after step {self.state.step}; lower --rate or lengthen --warmup. "
-                f"The last checkpoint is from before that"
-            )
+        if not all(map(math.isfinite, [*self.state.losses, length])):
+            self.diverged()
+
+    def diverged(self) -> NoReturn:
+        """The end of a run, in all processes, before anything is written that is not a number."""
+        if self.team.rank:
+            raise Followed
+        files.append(self.out, {"event": "diverged", "step": self.state.step})
+        raise Diverged(
+            f"the loss is not a number after step {self.state.step}; lower --rate or lengthen --warmup. "
+            f"The last checkpoint, if there is one, is from before that"
+        )
 
     def log(self, show: Show, length: float, seconds: float) -> None:
         recipe, state = self.plan.recipe, self.state
@@ -529,16 +535,21 @@ class Run:
         return self.plan.recipe.batch * self.plan.recipe.accumulate * self.plan.config.context
 
     def measured(self) -> dict[str, float]:
-        self.model.eval()
-        with precision(self.plan.recipe, self.device):
-            found = self.plan.source.measure(self.model, self.device)
-        self.model.train()
+        """The scores, which the first process takes; a run of any number of processes ends where one is no number."""
+        found: dict[str, float] = {}
+        if self.team.rank == 0:
+            self.model.eval()
+            with precision(self.plan.recipe, self.device):
+                found = self.plan.source.measure(self.model, self.device)
+            self.model.train()
+        if self.team.heard(int(not all(map(math.isfinite, found.values()))), self.device):
+            self.diverged()
         return found
 
     def validate(self, show: Show) -> None:
+        self.validated = self.measured()
         if self.team.rank:
             return
-        self.validated = self.measured()
         files.append(self.out, {"event": "validated", "step": self.state.step} | self.validated)
         show.say(f"step {self.state.step:6} of {self.plan.recipe.steps}   validation: {scored(self.validated)}")
 
@@ -556,9 +567,10 @@ class Run:
 
     def end(self) -> dict[str, Any]:
         """Measure what a run that ended in the middle of its end has not, and store model and result."""
+        scores = self.measured() if self.validated is None else self.validated
         if self.team.rank:
             return {}
-        result = self.summary(self.validated or self.measured())
+        result = self.summary(scores)
         save(self.model, self.out)
         files.append(self.out, {"event": "finished"} | result)
         files.write_json(self.out / files.RESULT, result)
@@ -590,7 +602,7 @@ def cache_per_token(config: Config, bytes_per_number: int = 2) -> int:
         heads=config.heads,
         groups=config.heads,
         head_width=config.head_width,
-        hidden=config.hidden,
+        hidden=max(1, config.hidden),  # of which a cache keeps nothing; a model here may be without an MLP
         vocabulary=config.vocab,
         positions=config.context if config.positions == "learned" else 0,
         tied=config.tied,

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from qkvtheory.experiments.model import torch
+from qkvtheory.experiments.model import check_number, torch
 
 Batch = tuple[Any, Any]  # inputs and targets, as NumPy arrays
 PRECISIONS = ("float32", "bfloat16")
@@ -51,9 +51,14 @@ class Recipe:
         for name in ("steps", "batch", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("rate", "clip", "final", "warmup", "weight_decay", "beta1", "beta2"):
+            check_number(name, getattr(self, name), least=0)
         for name in ("rate", "clip"):
-            if not getattr(self, name) > 0:
+            if not getattr(self, name):
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1, not {getattr(self, name)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
 

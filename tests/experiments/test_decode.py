@@ -262,7 +262,8 @@ def test_temperature_zero_takes_the_likeliest_byte(monkeypatch):
     model = Model(BYTES)
     expected = greedy(model, b"how ", 12)
     assert list(decode.generate(model, b"how ", 12, 0.0, seed=0)) == expected
-    assert list(decode.generate(model, b"how ", 12, 1e-6, seed=0)) == expected
+    for temperature in (1e-6, 1e-320, 5e-324):
+        assert list(decode.generate(model, b"how ", 12, temperature, seed=0)) == expected
     monkeypatch.setattr(decode, "PROMPT_PIECE", 3)
     assert list(decode.generate(model, b"how ", 12, 0.0, seed=0)) == expected, "a prompt read in pieces"
 
@@ -311,6 +312,8 @@ def test_letters_of_several_bytes_and_controls(monkeypatch, folder, capsys):
         (["FOLDER", "--prompt", "x", "--tokens", "0"], "room for 1 to 39"),
         (["FOLDER", "--prompt", "x", "--temperature", "-1"], "--temperature must be 0 or a number above it"),
         (["FOLDER", "--prompt", "x", "--temperature", "nan"], "--temperature must be"),
+        (["FOLDER", "--prompt", "x", "--seed", "-1"], "--seed must be a whole number from 0 to 4294967295, not -1"),
+        (["FOLDER", "--prompt", "x", "--seed", str(2**70)], "--seed must be a whole number from 0 to 4294967295"),
         (["--measure", "--shape", "tiny", "--variant", "Q-KV"], "there is no variant called 'Q-KV'"),
         (["--measure", "--shape", "tiny", "--variant", "GQA-3"], "GQA-3 needs 3 groups"),
         (["--measure", "--shape", "tiny", "--variant", "MLA"], "MLA is not for training"),
@@ -333,6 +336,15 @@ def test_a_model_that_reads_no_bytes(tmp_path, capsys):
     save(Model(SMALL), tmp_path)
     assert run(tmp_path, "--prompt", "x") == 2
     assert "the model reads 11 symbols; only models of bytes" in capsys.readouterr().err
+
+
+def test_a_model_whose_weights_are_no_numbers(tmp_path, capsys):
+    model = Model(BYTES)
+    with torch.no_grad():
+        model.embedding[0] = float("nan")
+    save(model, tmp_path)
+    assert run(tmp_path, "--prompt", "x") == 2
+    assert "its weights are damaged" in capsys.readouterr().err
 
 
 def test_without_a_gpu(folder, monkeypatch, capsys):

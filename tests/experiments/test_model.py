@@ -193,6 +193,19 @@ REFUSALS = {
     "readout": ({"outputs": 3}, "pass tied=False"),
     "inputs": ({"inputs": 3}, "pass tied=False"),
     "rope": ({"d": 12, "positions": "rope"}, "even head width, not 3"),
+    "large": ({"d": 2**30}, "d must be at most"),
+    "outputs": ({"outputs": "7", "tied": False}, "outputs must be a whole number"),
+    "mlp text": ({"mlp": "4"}, "mlp must be a finite number, not '4'"),
+    "mlp true": ({"mlp": True}, "mlp must be a finite number, not True"),
+    "mlp below 0": ({"mlp": -1}, "mlp must be at least 0, not -1"),
+    "mlp infinite": ({"mlp": float("inf")}, "mlp must be a finite number, not inf"),
+    "mlp small": ({"mlp": 0.01}, "makes 0.16 hidden units"),
+    "mlp large": ({"mlp": int(1e308)}, "hidden units; expected 1 to"),
+    "score_scale": ({"score_scale": float("nan")}, "score_scale must be a finite number"),
+    "init": ({"init": -1.0}, "init must be at least 0"),
+    "temperature": ({"temperature": "a"}, "temperature must be a finite number, not 'a'"),
+    "tied": ({"tied": 1}, "tied must be true or false, not 1"),
+    "qk_norm": ({"qk_norm": None}, "qk_norm must be true or false"),
 }
 
 
@@ -201,6 +214,11 @@ def test_a_shape_that_means_nothing_is_refused(name):
     changes, expected = REFUSALS[name]
     with pytest.raises(ValueError, match=expected):
         replace(SMALL, **changes)
+
+
+def test_a_model_without_an_mlp():
+    model = Model(replace(SMALL, mlp=0))
+    assert model.config.hidden == 0 and model(tokens_of(SMALL)).isfinite().all()
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -240,6 +258,9 @@ DAMAGES = {
     "unknown": (lambda f: edit(f, depth=3), ValueError, "unknown fields depth"),
     "meaningless": (lambda f: edit(f, heads=3), ValueError, "does not split into 3 heads"),
     "type": (lambda f: edit(f, d="64"), ValueError, "d must be a whole number"),
+    "no text": (lambda f: (f / models.CONFIG).write_bytes(b"\xff"), ValueError, "config.json is not JSON"),
+    "nested": (lambda f: (f / models.CONFIG).write_text("[" * 100_000), ValueError, "config.json is not JSON"),
+    "not a number": (lambda f: edit(f, init=float("nan")), ValueError, "config.json: init must be a finite number"),
     "cut": (lambda f: cut(f, 1000), ValueError, "may be cut short"),
     "empty": (lambda f: cut(f, 0), ValueError, "may be cut short"),
     "lacks": (lambda f: edit(f, layers=3), ValueError, "lacks blocks.2"),

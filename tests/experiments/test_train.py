@@ -402,6 +402,18 @@ MISTAKES = {
     "vocabulary of text": (["--vocab", "300"], "300"),
     "context": (["--context", "10000000"], "too short for a context"),
     "seed": (["--seed", "-1"], "seed"),
+    "rate": (["--rate", "inf"], "rate must be a finite number, not inf"),
+    "no rate": (["--rate", "0"], "rate must be above 0"),
+    "clip": (["--clip", "nan"], "clip must be a finite number, not nan"),
+    "decay": (["--weight-decay", "nan"], "weight_decay must be a finite number, not nan"),
+    "decay below 0": (["--weight-decay", "-1"], "weight_decay must be at least 0, not -1"),
+    "final": (["--final", "-3"], "final must be at least 0"),
+    "warmup": (["--warmup", "-5"], "warmup must be at least 0"),
+    "beta1": (["--beta1", "1.5"], "beta1 must be below 1, not 1.5"),
+    "beta2": (["--beta2", "-0.1"], "beta2 must be at least 0"),
+    "mlp": (["--mlp", "-1"], "mlp must be at least 0"),
+    "infinite mlp": (["--mlp", "inf"], "mlp must be a finite number"),
+    "zero byte": (["--data", "a\0b"], "without zero bytes"),
     "tied task": (["--task", "recall", "--tied"], "tied"),
 }
 
@@ -465,6 +477,88 @@ def test_a_run_that_diverges_says_so_and_keeps_what_was_good(tmp_path, monkeypat
     assert "lower --rate" in capsys.readouterr().out
     assert [p.name for p in folder.checkpoints(tmp_path / "run")] == ["00000004.safetensors"]
     assert folder.read_log(tmp_path / "run")[-1]["event"] == "diverged"
+
+
+@pytest.mark.parametrize("steps", ["4", "12"], ids=["first validation", "last validation"])
+def test_a_validation_that_is_no_number_ends_the_run_before_a_checkpoint(tmp_path, monkeypatch, steps):
+    real = trainer.descend
+
+    def descend(model, adam, recipe, step, *rest):
+        found = real(model, adam, recipe, step, *rest)
+        if step + 1 == int(steps):
+            with torch.no_grad():
+                model.embedding.fill_(float("nan"))
+        return found
+
+    monkeypatch.setattr(trainer, "descend", descend)
+    assert trained(tmp_path / "run", *TEXT, *SHORT[2:], "--steps", steps) == 1
+    assert folder.read_log(tmp_path / "run")[-1] == {"event": "diverged", "step": int(steps)}
+    kept = folder.checkpoints(tmp_path / "run")
+    assert all(t.isfinite().all() for path in kept for t in folder.read_checkpoint(path)[0].values())
+    assert [p.stem for p in kept] == ([] if steps == "4" else ["00000004", "00000008"])
+    assert not (tmp_path / "run" / "result.json").exists() and "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_a_gradient_that_is_no_number_ends_the_run(tmp_path, monkeypatch):
+    real = trainer.descend
+    monkeypatch.setattr(trainer, "descend", lambda *a: (real(*a)[0], torch.tensor(float("inf"))))
+    assert trained(tmp_path / "run") == 1
+    assert "Infinity" not in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_the_end_stores_no_result_that_is_no_number(tmp_path, monkeypatch):
+    """Also where the last checkpoint, from elsewhere, holds none."""
+    real = trainer.save
+    monkeypatch.setattr(trainer, "save", lambda model, out: (_ for _ in ()).throw(Crash))
+    with pytest.raises(Crash):
+        trained(tmp_path / "run")
+    monkeypatch.setattr(trainer, "save", real)
+    tensors, state = folder.read_checkpoint(folder.checkpoints(tmp_path / "run")[-1])
+    folder.write_checkpoint(tmp_path / "run", {name: t * float("nan") for name, t in tensors.items()}, state)
+    assert trained(tmp_path / "run") == 1
+    assert not (tmp_path / "run" / "result.json").exists() and not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("finite", [True, False])
+def test_all_processes_take_the_word_of_the_first(tmp_path, monkeypatch, rank, finite):
+    """Each of two processes broadcasts once for a validation, and goes on or ends as the first says."""
+    heard = []
+    monkeypatch.setattr(trainer.Team, "heard", lambda self, number, device: heard.append(number) or int(not finite))
+    source = trainer.Source(None, lambda *_: {"loss": 1.0 if finite else float("nan")}, {}, {})
+    made = trainer.Plan(Config(context=8, layers=1, d=16, heads=2), Recipe(batch=4), source)
+    run = trainer.Run(made, tmp_path, torch.device("cpu"), trainer.Team(rank, 2), "", True, "")
+    if finite:
+        assert run.measured() == ({} if rank else {"loss": 1.0})
+    else:
+        with pytest.raises(trainer.Followed if rank else trainer.Diverged):
+            run.measured()
+    assert heard == [int(not finite and rank == 0)]
+
+
+def test_a_model_without_an_mlp_is_trained_to_the_end(tmp_path):
+    assert trained(tmp_path / "run", *TEXT, *SHORT, "--mlp", "0") == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["cache_bytes_per_token"] == 2 * 16 * 4
+
+
+@pytest.mark.parametrize("out", ["", "a\0b"])
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_folder_needs_a_name(tmp_path, monkeypatch, capsys, command, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path.parent / "grid.json").write_text(json.dumps(GRID))
+    given = [*TEXT, *SHORT] if command == "train" else ["../grid.json"]
+    assert main([command, *given, "--out", out]) == 2
+    said = capsys.readouterr().err
+    assert "no name of a folder" in said and "codec" not in said and not list(tmp_path.iterdir())
+
+
+def test_what_was_written_is_mentioned_where_something_was(tmp_path, monkeypatch, capsys):
+    options = [*TEXT[:-4], "--data", str(tmp_path / "none.txt"), "--out", str(tmp_path / "run")]
+    for there in (False, True):
+        if there:
+            (tmp_path / "run").mkdir()
+        assert main(["train", *options]) == 2
+        assert ("what was written before stays" in capsys.readouterr().err) == there
 
 
 def test_without_torch_the_options_are_there_and_a_run_says_what_to_install(tmp_path):
@@ -585,7 +679,8 @@ GRID = {
 
 
 def swept(tmp_path, grid, name="grid.json"):
-    (tmp_path / name).write_text(grid if isinstance(grid, str) else json.dumps(grid))
+    text = json.dumps(grid) if isinstance(grid, dict) else grid
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return main(["sweep", str(tmp_path / name), "--out", str(tmp_path / "sweep")])
 
 
@@ -624,6 +719,13 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(tmp_path, capsys):
     assert [group["failed"] for group in summary["groups"]] == [1, 0]
 
 
+def test_sizes_that_mean_nothing_fail_alone(tmp_path):
+    assert swept(tmp_path, GRID | {"variant": "QKV", "seeds": [0], "mlp": [-1, float("inf"), 10**400, 1e300, 4]}) == 1
+    runs = json.loads((tmp_path / "sweep" / "summary.json").read_text())["runs"]
+    assert ["mlp" in row.get("reason", "") for row in runs] == [True, True, True, True, False]
+    assert runs[-1]["loss"] > 0
+
+
 def test_a_sweep_that_is_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     real = trainer.descend
 
@@ -653,6 +755,8 @@ BAD_GRIDS = {
     "twice": ({"seed": [0], "seeds": [1]}, "mean the same"),
     "same name": ({"seed": [0, 0]}, "two runs would be called seed-0"),
     "not JSON": ("{", "is not JSON"),
+    "no text": (b"\xff", "grid.json is not JSON: 'utf-8' codec"),
+    "nested": ("[" * 100_000, "grid.json is not JSON"),
     "no object": ("[]", "must hold settings"),
     "preset": ({"preset": ["tinny"]}, "did you mean 'tiny'?"),
 }
@@ -669,7 +773,8 @@ def test_a_bad_grid_is_refused_before_any_run(tmp_path, capsys, name):
 
 def test_a_missing_grid_and_a_foreign_folder(tmp_path, capsys):
     assert main(["sweep", str(tmp_path / "none.json"), "--out", str(tmp_path / "sweep")]) == 2
-    assert "there is no grid file" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is no grid file" in said and "written before" not in said
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "mine").touch()
     assert swept(tmp_path, GRID) == 2
