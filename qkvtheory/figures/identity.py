@@ -31,7 +31,7 @@ BASELINE = "QKV"
 COVERED = "without norms, "  # models of an architecture in which the identity loses nothing: a group of their own
 TITLE = "change of loss against QKV"
 PARITY = "published"
-HEADINGS = ("with norms and both skips", "without norms, against QKV without norms")
+HEADINGS = ("with norms and both skips", "without norms, QKV too")
 OTHERS = {
     f"{COVERED}identity": Look("rank", "pentagon", "p"),
     f"{COVERED}QKV carried over": Look("k", "square", "s"),

@@ -132,7 +132,7 @@ def carried_over(runs: list[Run]) -> str:
 
 IDENTITY_QUERY = trained(
     "train-identity-query",
-    title="A model with $W_Q=I$ trains about as well as the original",
+    title="Does a model with $W_Q=I$ train as well as the original?",
     published=(
         f"Karbevski and Mijoski train GPT-2-small models on OpenWebText. Their {IDENTITY['identity'].tied}M model with $W_Q=I$ matches "
         f"the {IDENTITY['original'].tied}M original; in their longer untied runs it is {' to '.join(IDENTITY_LOWER)} lower in loss, in shorter ones "
