@@ -32,7 +32,7 @@ LOOKS = {
     "linear + QK-norm": Look("q", "square", "s"),
     "linear, half scale": Look("q", "triangle-left", "<"),
     "identity": Look("rank", "pentagon", "p"),
-    "identity, half scale": Look("rank", "triangle-left", "<"),
+    "identity, half scale": Look("rank", "triangle-down", "v"),
     "nonlinear": Look("fail", "diamond", "D"),
     "bottleneck": Look("k", "triangle-up", "^"),
 }
